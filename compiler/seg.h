@@ -1,0 +1,278 @@
+/* The compiler, from text to plan: one section per .c file, in the order a model goes through them.
+ *
+ *   grammar/seg.l seg.y   text  -> Tree
+ *   build infer           Tree  -> Graph of the model (the only stages with user errors)
+ *   specialise            Graph -> one Graph per program (train, evaluate, predict)
+ *   differentiate simplify
+ *   fuse order place      groups of nodes, their order, where each tensor lies
+ *   lower emit            groups -> steps and kernel sources of a Plan (runtime/plan.h)
+ *   write                 Plan -> file
+ *
+ * Everything is allocated from one Arena per compilation and freed with it. Names are interned:
+ * equal names are equal pointers. Dimension letters: N C H W activations, K R S filters
+ * (output channels, height, width), P Q output height and width.
+ */
+#ifndef SEG_H
+#define SEG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "../runtime/plan.h"
+
+/* ---- arena.c ---------------------------------------------------------------------------- */
+
+typedef struct Arena Arena;
+Arena *arena_open(void);
+void arena_close(Arena *);
+void *arena_alloc(Arena *, size_t bytes);              /* zero-filled, 16-byte aligned; never NULL */
+void *arena_grow(Arena *, void *old, size_t old_bytes, size_t new_bytes); /* keeps the contents */
+const char *arena_printf(Arena *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *intern(Arena *, const char *text, size_t length);
+
+/* A text that grows. */
+typedef struct {
+    Arena *arena;
+    char *text;      /* always NUL-terminated once anything was written */
+    size_t length;
+    size_t capacity;
+} Text;
+void text_printf(Text *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_append(Text *, const char *bytes, size_t length);
+
+/* ---- diagnose.c --------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *name;   /* as the user gave it */
+    const char *text;   /* NUL-terminated */
+    size_t length;
+} SourceFile;
+
+typedef struct {
+    const SourceFile *file; /* NULL: no place */
+    uint32_t begin, end;    /* byte offsets into file->text; end is behind the last byte */
+} Loc;
+
+/* What one run of the compiler works with. */
+typedef struct Compilation Compilation;
+typedef struct { const char *name, *value; } Define;      /* -D name=value */
+
+struct Compilation {
+    Arena *arena;
+    const char *path;             /* of the model's file */
+    const SourceFile *source;
+    Define *defines; int n_defines;
+    const char **include_dirs; int n_include_dirs;
+    const char *precision;        /* "fp32" */
+    const char *targets;          /* "host" */
+    const char *no_fuse;          /* NULL: fuse all; "": fuse nothing; else a comma list of fusions */
+    bool input_gradients;         /* train also gives the gradient of every f32 input (tests) */
+    bool json;                    /* --diagnostics=json */
+    int errors;                   /* user errors so far */
+    FILE *messages;               /* stderr, or a memory stream in tests */
+    const char *stop_after;       /* pass, or NULL */
+    const char *dump_dir;         /* or NULL */
+    bool verbose;
+};
+
+/* A user error with its source line and caret. note_at adds to the last error. After 20 errors the
+ * rest are counted, not printed. */
+void error_at(Compilation *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void note_at(Compilation *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* As error_at with further spans marked in the same line by ~~~. */
+void error_spans(Compilation *, Loc, const Loc *more, int n_more, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+/* An error of the environment: a line and a `hint:` line. */
+void error_system(Compilation *, const char *hint, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* An error of ours: prints and aborts. */
+_Noreturn void bug(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int loc_line(Loc), loc_column(Loc);                     /* from 1 */
+
+/* ---- graph.c ------------------------------------------------------------------------------ */
+
+typedef enum {
+#define OP(ID, ...) OP_##ID,
+#include "ops.def"
+#undef OP
+    OP_COUNT
+} Op;
+
+typedef enum {
+#define ATTR(ID, ...) ATTR_##ID,
+#include "attributes.def"
+#undef ATTR
+    ATTR_COUNT
+} Attribute;
+
+typedef enum {
+    KIND_SOURCE,
+    KIND_CONTRACTION, /* products summed over channels and a window: the anchors of fusion */
+    KIND_NORMALISE,   /* batch_norm before specialise */
+    KIND_POINTWISE,   /* every element of the result from the elements at the same place */
+    KIND_CHANNEL,     /* needs a whole pixel or a whole map for each element */
+    KIND_REDUCE,
+    KIND_WINDOW,
+    KIND_MOVE,
+    KIND_SMALL,       /* fixed tensors only: some numbers a channel */
+    KIND_LOSS, KIND_METRIC, /* before specialise */
+} OpKind;
+
+typedef enum { ATTR_INT, ATTR_FLOAT, ATTR_BOOL, ATTR_MODE_NAME } AttributeType;
+enum { MODE_NEAREST, MODE_BILINEAR };
+enum { AXIS_BATCH = 1, AXIS_CHANNELS = 2, AXIS_PIXELS = 4, AXIS_ALL = 7 };
+
+typedef struct {
+    const char *name, *tensors, *operands, *attributes, *text; /* the columns of ops.def */
+    OpKind kind;
+} OpFacts;
+extern const OpFacts op_facts[OP_COUNT];
+typedef struct { const char *name; AttributeType type; } AttributeFacts;
+extern const AttributeFacts attribute_facts[ATTR_COUNT];
+bool op_has_attribute(Op, Attribute);
+/* Default of an attribute; false where it must be given. `stride=kernel` is resolved by build. */
+bool op_attribute_default(Op, Attribute, double *value, Attribute *same_as);
+
+typedef enum { TYPE_F32, TYPE_U8 } Type;
+
+/* Activations: batched, dims = C,H,W, rank 3. Fixed tensors: parameters in PyTorch's shapes
+ * (rank 1, 2 or 4), coefficients [rows,C], scalars and other broadcastable fixed values [1,1,1]. */
+typedef struct {
+    bool batched;
+    int rank;
+    int64_t dims[4];
+} Shape;
+int64_t shape_count(Shape);            /* elements, of one sample where batched */
+bool shape_equal(Shape, Shape);
+Shape shape_sample(int64_t c, int64_t h, int64_t w);  /* batched C,H,W */
+Shape shape_fixed(int rank, const int64_t *dims);
+
+typedef enum { INIT_NONE, INIT_KAIMING_UNIFORM, INIT_UNIFORM, INIT_CONSTANT } Init;
+
+typedef struct Node Node;
+typedef struct Group Group;
+struct Node {
+    int id;               /* printed as %id; unique in its graph, in topological order */
+    Op op;
+    Type type;
+    Shape shape;
+    Loc loc;
+    Node **inputs;
+    int n_inputs;
+    double attr[ATTR_COUNT];
+    const char *name;     /* of sources and of values the model names; else NULL; interned */
+    Init init;            /* of a PARAMETER or BUFFER */
+    double init_value;    /* the constant; or the fan-in for the two uniform kinds */
+    Node *like;           /* in a copied graph: the node it was copied from (graph_copy) */
+    /* fuse */
+    bool stored;          /* has memory; else every reader computes it again */
+    Group *group;         /* that computes it; NULL for sources and inlined nodes */
+    int uses;             /* graph_count_uses */
+    /* place */
+    bool blocked;         /* layout: channels in blocks of 16, else plain [C,H,W] */
+    Slab slab;
+    int64_t offset;       /* bytes; times N in SLAB_ACTIVATIONS */
+};
+
+typedef struct {
+    PlanRole role;        /* OUTPUT LOSS METRIC GRADIENT UPDATE */
+    const char *name;     /* GRADIENT: of its parameter or input; UPDATE: of its buffer */
+    Node *node;
+} Result;
+
+typedef enum { PROGRAM_MODEL = -1, PROGRAM_TRAIN, PROGRAM_EVALUATE, PROGRAM_PREDICT } Program;
+
+typedef struct Graph {
+    Compilation *compilation;
+    Arena *arena;
+    const char *name;     /* of the model */
+    Program program;
+    Node **nodes; int n_nodes, capacity;   /* topological order */
+    Result *results; int n_results;
+    int next_id;
+    /* fuse, order */
+    Group **groups; int n_groups;          /* in the order they run */
+    /* place: what `segc` prints */
+    int64_t activation_bytes;              /* a sample, after planning */
+    int64_t activation_bytes_unshared;     /* a sample, if no two tensors shared memory */
+    int64_t fixed_bytes;
+} Graph;
+
+Graph *graph_new(Compilation *, const char *name, Program);
+/* Appends; attributes zero, shape unset. */
+Node *graph_add(Graph *, Op, Loc, int n_inputs, Node *const *inputs);
+void graph_result(Graph *, PlanRole, const char *name, Node *);
+Graph *graph_copy(const Graph *, Program);      /* node->like points to the original */
+void graph_replace(Graph *, Node *old, Node *new); /* in all inputs and results */
+void graph_sort(Graph *);                       /* topological order, stable, dead nodes removed, renumbered */
+void graph_count_uses(Graph *);                 /* node->uses: readers plus results */
+void graph_print(const Graph *, FILE *);        /* the text form: a node a line */
+void graph_dot(const Graph *, FILE *);
+const char *node_text(const Graph *, const Node *); /* that line, from the graph's arena */
+void verify(Graph *);                           /* calls bug() with the node that is wrong */
+
+/* ---- grammar/seg.y ------------------------------------------------------------------------- */
+
+#include "tree.h"
+/* Parses a file (once; later calls give the same tree). NULL after errors. */
+struct Tree *parse(Compilation *, const char *path, Loc used_at);
+
+/* ---- build.c infer.c ------------------------------------------------------------------------ */
+
+/* The model's graph from its tree: evaluates params, blocks, loops; names every parameter. */
+Graph *build(Compilation *, struct Tree *);
+/* Needs: the graph as built. Gives every node its shape and type, checks operands; user errors. */
+void infer(Graph *);
+/* Shape and type of one node from its operands' (for passes that add nodes; calls bug() if it
+ * cannot be). Gradient operators whose result's shape is not implied are given node->shape first. */
+void infer_node(Graph *, Node *);
+
+/* ---- specialise.c differentiate.c simplify.c -------------------------------------------------- */
+
+/* A program's own graph. TRAIN: batch statistics, dropout, losses and metrics as plain operators.
+ * EVALUATE: running statistics, no dropout. PREDICT: also without targets, losses and metrics. */
+Graph *specialise(const Graph *model, Program);
+/* Needs TRAIN after specialise and simplify. Adds the gradients of the sum of all losses. */
+void differentiate(Graph *);
+/* Dead nodes, common subexpressions, x*1, x+0, sigmoid + cross entropy from the logits; in PREDICT
+ * batch norm into the convolution before it. */
+void simplify(Graph *);
+
+/* ---- fuse.c order.c place.c ------------------------------------------------------------------- */
+
+/* One kernel call: an anchor, the pointwise nodes its operands read through (inlined), the pointwise
+ * nodes that follow it, and reductions of what it stores. */
+struct Group {
+    int id;
+    Node *anchor;          /* the node with the loops; a POINTWISE node for a pure elementwise group */
+    Node *root;            /* the node whose value is stored; anchor, or the end of its epilogue */
+    Node **reductions; int n_reductions; /* REDUCE nodes over batch and pixels of root, done with it */
+    bool once;             /* depends on parameters only: runs when they changed */
+    const char *reason;    /* why nothing more was fused, for --explain; may be NULL */
+};
+void fuse(Graph *);
+void order(Graph *);
+void place(Graph *);
+
+/* ---- lower.c emit.c write.c -------------------------------------------------------------------- */
+
+/* The steps of one program for the host target, added to the plan with the kernels they call. */
+void lower(Graph *, Plan *);
+/* Writes atomically (temporary file, fsync, rename). False after error_system. */
+bool write_plan(Compilation *, const Plan *, const char *path);
+
+/* ---- summary.c ----------------------------------------------------------------------------------- */
+
+void print_summary(const Graph *model, int batch, FILE *);
+void print_explain(const Graph *program, FILE *);
+void print_ops(FILE *);                        /* docs/language.md's operator reference */
+
+/* ---- compile.c -------------------------------------------------------------------------------------- */
+
+/* The whole pipeline: one table of passes, one loop that runs, verifies, times and dumps them.
+ * Gives NULL after user errors, or when stop_after ended it. */
+Plan *compile(Compilation *);
+
+#endif

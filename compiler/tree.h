@@ -1,0 +1,2 @@
+/* placeholder: the front end defines the tree the parser makes */
+struct Tree;

@@ -1,0 +1,138 @@
+/* The plan: what the compiler writes and the runtime runs. Plain data, no pointers into graphs.
+ *
+ * A plan holds the model's parameters, three programs (train, evaluate, predict), and the sources of
+ * the kernels their steps call. The batch N is not compiled in: a buffer in SLAB_ACTIVATIONS lies at
+ * offset * N and holds N samples, everything else is fixed.
+ *
+ * Layouts. A tensor is `plain`, [N][C][H][W], or `blocked`, [N][C/16][H][W][16] with the channels
+ * rounded up to a multiple of 16 and zeros in the lanes behind C. Inputs, targets and all results of
+ * a program are plain. Fixed tensors are plain; [rows,C] coefficients have rows of C rounded up to 16.
+ */
+#ifndef PLAN_H
+#define PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PLAN_MAGIC "SEGPLAN\n"
+#define PLAN_VERSION 1
+#define PLAN_BLOCK 16          /* channels in a block */
+#define PLAN_ALIGN 64          /* bytes; every offset is a multiple */
+
+typedef enum {
+    SLAB_PARAMETERS,   /* trainable parameters, then buffers */
+    SLAB_GRADIENTS,    /* as the trainable part of SLAB_PARAMETERS */
+    SLAB_MOMENTS,      /* Adam: first moments, then second, each as SLAB_GRADIENTS */
+    SLAB_FIXED,        /* packed weights, statistics, coefficients, scalars, `state` */
+    SLAB_ACTIVATIONS,  /* times N */
+    SLAB_COUNT
+} Slab;
+
+typedef enum {
+    ROLE_INPUT, ROLE_TARGET,
+    ROLE_OUTPUT, ROLE_LOSS, ROLE_METRIC,
+    ROLE_GRADIENT,     /* of a parameter: lies in SLAB_GRADIENTS; of an input: in SLAB_ACTIVATIONS */
+    ROLE_UPDATE,       /* the new value of a buffer, written over the old one */
+} PlanRole;
+
+typedef enum { PLAN_F32, PLAN_U8 } PlanType;
+
+typedef struct {
+    Slab slab;
+    int64_t offset;    /* bytes; times N in SLAB_ACTIVATIONS */
+    int64_t bytes;     /* size; of one sample in SLAB_ACTIVATIONS */
+} PlanBuffer;
+
+/* What a caller may write before a run or read after it. Plain layout. */
+typedef struct {
+    char *name;
+    PlanRole role;
+    PlanType type;
+    bool batched;
+    int64_t dims[3];   /* C,H,W; scalars 1,1,1 */
+    PlanBuffer buffer;
+} PlanTensor;
+
+typedef enum { PLAN_INIT_CONSTANT, PLAN_INIT_UNIFORM } PlanInit;
+
+typedef struct {
+    char *name;        /* as in PyTorch: "layer1.0.conv1.weight" */
+    int rank;
+    int64_t dims[4];
+    bool trainable;    /* else a buffer */
+    PlanInit init;
+    double value;      /* the constant, or the bound b of U(-b, b) */
+    int64_t offset;    /* in SLAB_PARAMETERS; a trainable one has the same offset in SLAB_GRADIENTS */
+} PlanParameter;
+
+/* One text of C. Sources that begin alike share `prelude`; kernels with equal body are one kernel. */
+typedef struct {
+    char *name;        /* the function, and the name of the emitted file */
+    char *header;      /* a comment: the graph lines it implements; not part of the cache's key */
+    char *body;        /* C behind the prelude */
+} PlanKernel;
+
+typedef struct {
+    int kernel;                 /* index into the target's kernels */
+    int n_buffers, n_sizes, n_scalars;
+    PlanBuffer *buffers;
+    int64_t *sizes;
+    double *scalars;
+    bool once;                  /* depends on parameters only */
+    int64_t scratch;            /* bytes a thread */
+    double flops, flops_per_sample;
+    double bytes, bytes_per_sample; /* least traffic: each operand and result once */
+    char *label;                /* "conv encoder.1.0 64->128 @128": what a profile shows */
+} PlanStep;
+
+typedef struct {
+    char *name;                 /* train evaluate predict */
+    int n_tensors; PlanTensor *tensors;
+    int n_steps; PlanStep *steps;
+    int64_t fixed_bytes;        /* of SLAB_FIXED */
+    int64_t sample_bytes;       /* of SLAB_ACTIVATIONS, a sample */
+    int64_t scratch_bytes;      /* a thread: the largest of its steps */
+} PlanProgram;
+
+typedef struct {
+    char *name;                 /* "host" */
+    char *prelude;              /* text before every body */
+    int n_kernels; PlanKernel *kernels;
+    int n_programs; PlanProgram *programs;
+} PlanTarget;
+
+typedef struct {
+    char *model;                /* its name */
+    char *path;                 /* of the model's text */
+    char *text;                 /* the model's text, with the files it uses behind it */
+    char *options;              /* "-D width=16": what makes it again */
+    int64_t parameter_bytes;    /* of SLAB_PARAMETERS */
+    int64_t trainable_bytes;    /* its first part */
+    int n_parameters; PlanParameter *parameters;
+    int n_targets; PlanTarget *targets;
+} Plan;
+
+/* What a host kernel is called with. `state` (Adam's step and rates, dropout's seed) is the buffer at
+ * offset 0 of SLAB_FIXED in every program: see PlanState. */
+typedef struct {
+    void *const *buffers;       /* as the step lists them, for this N */
+    const int64_t *sizes;
+    const double *scalars;
+    int64_t batch;              /* N */
+    int threads;
+    char *scratch;              /* thread t owns scratch + t * scratch_bytes; 64-byte aligned */
+    int64_t scratch_bytes;
+} KernelArguments;
+typedef void KernelFunction(const KernelArguments *);
+
+/* The first PLAN_STATE_BYTES of SLAB_FIXED, written by the runtime before each run. */
+#define PLAN_STATE_BYTES 64
+typedef struct {
+    double learning_rate, beta1, beta2, eps;
+    int64_t step;               /* of the optimiser, from 1 */
+    uint64_t seed;              /* of dropout in this step */
+    int64_t reserved[2];
+} PlanState;
+
+#endif

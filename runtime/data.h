@@ -1,0 +1,197 @@
+/* The data side of the runtime: from a folder of photographs to batches of bytes.
+ *
+ *   image      a file -> pixels, as Pillow decodes it; pixels -> a PNG or JPEG file
+ *   resize     Pillow's BILINEAR and NEAREST, byte for byte; the same filter for floats
+ *   dataset    lists, splits and rules of the Oxford-IIIT Pet layout
+ *   cache      every sample of a split decoded and resized once, in a mapped file
+ *   loader     batches of an epoch, shuffled, flipped and prefetched by threads
+ *   synth      draws a small data set in the same layout
+ *   check      says what is in a data set's folder, and what is odd or broken
+ *
+ * Nothing here prints, except data_check to the file it is given; warnings go through a callback.
+ */
+#ifndef DATA_H
+#define DATA_H
+
+#include <stdio.h>
+
+#include "run.h"
+
+/* ---- parallel.c ------------------------------------------------------------------------------- */
+
+/* Calls work(context, i) for every i < count on `workers` threads (0: one a processor), in no order.
+ * tick(tick_context, done, count), where it is not NULL, is called on the caller's thread about ten
+ * times a second and at the end; when it returns false no more work is started. False if stopped. */
+bool parallel_for(int count, int workers, void (*work)(void *context, int index), void *context,
+                  bool (*tick)(void *tick_context, int done, int count), void *tick_context);
+int processor_count(void);     /* that this process may run on */
+
+/* ---- image.c, image_jpeg.c, image_png.c, image_gif.c -------------------------------------------- */
+
+typedef enum { IMAGE_UNKNOWN, IMAGE_JPEG, IMAGE_PNG, IMAGE_GIF } ImageFormat;
+typedef enum {
+    IMAGE_RGB,                  /* three channels: Pillow's convert('RGB') */
+    IMAGE_GREY,                 /* one channel: Pillow's convert('L') */
+    IMAGE_CLASSES,              /* one channel: values as stored; a palette's indices, not its colours */
+} ImageMode;
+
+typedef struct {
+    int width, height, channels;
+    uint8_t *pixels;            /* [height][width][channels]; freed by image_close */
+    ImageFormat format;         /* by the file's first bytes, whatever its name says */
+    int warnings;               /* of the decoder */
+    char warning[200];          /* the first of them */
+} Image;
+
+/* A picture at its own size. Fails on an unreadable, unknown, truncated or too large (100 megapixels)
+ * file with the file's name in the message; *image needs image_close only after success. */
+bool image_read(const char *path, ImageMode, Image *image, Error *);
+bool image_parse(const void *bytes, size_t size, const char *path, ImageMode, Image *image, Error *);
+void image_close(Image *);
+ImageFormat image_sniff(const void *bytes, size_t size);
+const char *image_format_name(ImageFormat);   /* JPEG PNG GIF unknown */
+/* pixels[height][width][channels], channels 1 or 3. The file appears whole or not at all. */
+bool image_write_png(const char *path, const uint8_t *pixels, int width, int height, int channels,
+                     Error *);
+bool image_write_jpeg(const char *path, const uint8_t *pixels, int width, int height, int channels,
+                      int quality, Error *);
+
+/* ---- resize.c ----------------------------------------------------------------------------------- */
+
+/* Pillow's resize of 8-bit pixels [height][width][channels], channels 1 or 3, byte for byte.
+ * False only when there is no memory. */
+bool resize_bilinear(const uint8_t *in, int in_width, int in_height, int channels,
+                     uint8_t *out, int width, int height);
+void resize_nearest(const uint8_t *in, int in_width, int in_height, int channels,
+                    uint8_t *out, int width, int height);
+/* One float channel: Pillow's BILINEAR of mode 'F', that is the same triangle filter with half-pixel
+ * centres, widened when it shrinks, sums in double. What predict brings probabilities back with. */
+bool resize_float(const float *in, int in_width, int in_height, float *out, int width, int height);
+/* [height][width][3] -> [3][height][width]. */
+void image_to_planes(const uint8_t *pixels, int width, int height, uint8_t *planes);
+
+/* ---- dataset.c ---------------------------------------------------------------------------------- */
+
+typedef enum { SPLIT_TRAIN, SPLIT_VALID, SPLIT_TEST, SPLIT_COUNT } Split;
+enum { SPLITS_TRAINING = 1 << SPLIT_TRAIN | 1 << SPLIT_VALID, SPLITS_ALL = (1 << SPLIT_COUNT) - 1 };
+
+typedef struct {
+    int width, height;          /* the model's input; both needed */
+    unsigned splits;            /* bits 1 << Split of those to open; 0: all */
+    bool outline_background;    /* trimap value 3 is background; else it is pet */
+    bool skip_bad;              /* --on-bad skip: leave broken samples out, and warn */
+    int limit;                  /* the first so many of each split; 0: all */
+    int workers;                /* threads that decode; 0: one a processor */
+    bool no_cache;              /* decode into memory */
+    const char *cache_folder;   /* NULL: $SEG_CACHE, $XDG_CACHE_HOME/seg, ~/.cache/seg */
+    /* While pictures are decoded (not when the cache holds them); false stops with
+     * EXIT_INTERRUPTED. Called on the caller's thread. May be NULL. */
+    bool (*progress)(void *context, int done, int total);
+    void (*warn)(void *context, const char *line);   /* may be NULL; any thread, one at a time */
+    void *context;              /* of both */
+} DatasetOptions;
+
+typedef struct Dataset Dataset;
+/* Reads the lists, then decodes, or maps what was decoded before. */
+Dataset *dataset_open(const char *folder, const DatasetOptions *, Error *);
+void dataset_close(Dataset *);
+int dataset_count(const Dataset *, Split);
+int dataset_skipped(const Dataset *, Split);                 /* left out by skip_bad */
+const char *dataset_name(const Dataset *, Split, int i);     /* "Abyssinian_100" */
+/* Sample i at the model's size: image [3][H][W] and mask [1][H][W] of 0 and 1, valid until
+ * dataset_close. Verifies the cached bytes at first use, and decodes again where they are damaged.
+ * May be called by any number of threads. */
+bool dataset_load(Dataset *, Split, int i, const uint8_t **image, const uint8_t **mask, Error *);
+/* The picture's file and its trimap's; free() them. */
+char *dataset_image_path(const Dataset *, Split, int i);
+char *dataset_trimap_path(const Dataset *, Split, int i);
+/* Of the names, sizes, times and rule of a split: the same key means the same samples. */
+uint64_t dataset_key(const Dataset *, Split);
+const char *split_name(Split);                               /* train valid test */
+/* A sample from its files, at the model's size: what the cache holds, and what it is made by. */
+bool sample_decode(const char *image_path, const char *trimap_path, int width, int height,
+                   bool outline_background, uint8_t *image, uint8_t *mask, Error *);
+/* A trimap at its own size; fails unless width x height (0: any) with values 1..3 only. */
+bool trimap_read(const char *path, int width, int height, Image *, Error *);
+
+/* A list file: one name a line, `#` begins a comment line, further columns are ignored. */
+typedef struct { int count; char **names; } NameList;
+bool list_read(const char *path, NameList *, Error *);
+void list_close(NameList *);
+
+/* ---- cache.c ------------------------------------------------------------------------------------ */
+
+/* The decoded samples of one split, in a mapped file or in memory. Used by dataset.c only. */
+typedef struct Cache Cache;
+typedef struct {
+    uint64_t key;
+    int count;
+    int64_t sample_bytes;       /* image and mask */
+    const char *folder;         /* NULL: memory only */
+    bool keep_bad;              /* record samples that cannot be decoded; else the first one fails */
+    int workers;
+    bool (*decode)(void *context, int index, uint8_t *sample, Error *);
+    bool (*progress)(void *context, int done, int total);
+    void (*warn)(void *context, const char *line);
+    void *context, *progress_context;   /* of decode; of progress and warn */
+} CacheOptions;
+Cache *cache_open(const CacheOptions *, Error *);
+void cache_close(Cache *);
+const char *cache_problem(const Cache *, int index);   /* why it cannot be decoded, or NULL */
+const uint8_t *cache_sample(Cache *, int index, Error *);
+/* $SEG_CACHE, $XDG_CACHE_HOME/seg or $HOME/.cache/seg; free() it; NULL where none is set. */
+char *cache_folder(void);
+
+/* ---- loader.c ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    Split split;
+    int batch;                  /* samples; the last batch may be shorter */
+    bool shuffle;               /* by (seed, epoch); else list order */
+    bool flip;                  /* left-right with p = 1/2, by (seed, epoch, sample) */
+    uint64_t seed;
+    int epoch;
+    int workers;                /* threads that fill batches; 0: two. The batches do not depend on it */
+} LoaderOptions;
+
+typedef struct {
+    int n;                      /* samples; 0 behind the last batch */
+    int index;                  /* of this batch in the epoch, from 0 */
+    const uint8_t *images;      /* [n][3][H][W] */
+    const uint8_t *masks;       /* [n][1][H][W] */
+    const int *samples;         /* [n]: indexes into the split, for dataset_name */
+    const bool *flipped;        /* [n] */
+} Batch;
+
+typedef struct Loader Loader;
+/* One epoch. Up to four batches are filled ahead. */
+Loader *loader_open(Dataset *, const LoaderOptions *, Error *);
+int loader_batches(const Loader *);                    /* in the epoch */
+void loader_skip(Loader *, int batch);                 /* start at this batch; before loader_next */
+bool loader_next(Loader *, Batch *, Error *);          /* its pointers hold until the next call */
+void loader_close(Loader *);
+/* "Abyssinian_100, Abyssinian_117 (flipped)": the files of a batch, for messages; free() it. */
+char *loader_names(const Loader *, const Batch *);
+
+/* ---- synth.c, synth_draw.c, check.c ------------------------------------------------------------- */
+
+typedef struct {
+    int count;                  /* pictures in all; every fourth is for test */
+    int size;                   /* pixels a side; 0: varied, 200 to 500 */
+    uint64_t seed;
+    int workers;
+    bool (*progress)(void *context, int done, int total);   /* may be NULL */
+    void *context;
+} SynthOptions;
+/* Writes images/, annotations/trimaps/, trainval.txt and test.txt. Refuses a folder that holds
+ * annotations of other origin. The same options give the same files. */
+bool data_synth(const char *folder, const SynthOptions *, Error *);
+/* One picture and its trimap, [height][width][3] and [height][width]. */
+void synth_draw(uint64_t seed, int index, int width, int height, uint8_t *rgb, uint8_t *trimap);
+
+/* `segrun data check`: prints what is there to `out`. EXIT_FINE, or EXIT_USER if something listed is
+ * missing or broken; EXIT_INTERRUPTED when progress says stop. */
+int data_check(const char *folder, int workers, FILE *out,
+               bool (*progress)(void *context, int done, int total), void *context);
+
+#endif

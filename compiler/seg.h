@@ -242,24 +242,63 @@ void simplify(Graph *);
 
 /* ---- fuse.c order.c place.c ------------------------------------------------------------------- */
 
-/* One kernel call: an anchor, the pointwise nodes its operands read through (inlined), the pointwise
- * nodes that follow it, and reductions of what it stores. */
+/* Memory that a group's steps need besides the tensors: packed weights, partial sums. */
+typedef struct {
+    int64_t bytes;         /* of one sample where batched; 0: not needed */
+    bool batched;          /* in SLAB_ACTIVATIONS, else SLAB_FIXED */
+    int64_t offset;        /* set by place */
+} Temporary;
+enum { TEMPORARY_PACKED, TEMPORARY_WORKSPACE, TEMPORARY_SAMPLES, TEMPORARY_PARTIALS, MAX_TEMPORARIES = 12 };
+
+/* One kernel call (and what belongs to it): an anchor, the pointwise nodes its operands are read
+ * through (inlined), the pointwise nodes that follow it (epilogue), and reductions of its root. */
 struct Group {
     int id;
-    Node *anchor;          /* the node with the loops; a POINTWISE node for a pure elementwise group */
+    Node *anchor;          /* the node with the loops; a pointwise node for an elementwise group */
     Node *root;            /* the node whose value is stored; anchor, or the end of its epilogue */
     Node **reductions; int n_reductions; /* REDUCE nodes over batch and pixels of root, done with it */
     bool once;             /* depends on parameters only: runs when they changed */
     const char *reason;    /* why nothing more was fused, for --explain; may be NULL */
+    Temporary temporaries[MAX_TEMPORARIES]; /* the last ones from TEMPORARY_PARTIALS: one a reduction */
 };
+enum { MAX_REDUCTIONS = MAX_TEMPORARIES - TEMPORARY_PARTIALS };
+
+/* Pointwise operators, and concat and slice where they keep to whole blocks of channels: they can
+ * be computed for a row of one block from the same row of their operands. */
+bool node_pointwise(const Node *);
+/* REDUCE over the batch: needs partial sums and a finishing step. */
+bool node_reduces_batch(const Node *);
+bool node_inlined(const Node *);      /* computed by its readers */
+/* Calls visit for every stored node the group reads, once or more. */
+void group_visit_leaves(const Group *, void (*visit)(void *context, Node *leaf), void *context);
 void fuse(Graph *);
 void order(Graph *);
 void place(Graph *);
+int64_t node_bytes(const Node *);     /* as stored; of one sample where batched */
+/* Offsets of parameters and buffers, from the model's graph before it is specialised. */
+void place_parameters(Graph *model, Plan *);
 
 /* ---- lower.c emit.c write.c -------------------------------------------------------------------- */
 
+/* Fills group->temporaries: called by place. */
+void lower_temporaries(Group *);
 /* The steps of one program for the host target, added to the plan with the kernels they call. */
 void lower(Graph *, Plan *);
+
+/* A kernel's text: the generated row functions around a template. emit.c */
+typedef struct {
+    Graph *graph;
+    Group *group;
+    Text text;             /* the functions */
+    Text name;             /* grows into the kernel's name */
+    PlanBuffer *buffers; int n_buffers;
+    int64_t *sizes; int n_sizes;
+    double *scalars; int n_scalars;
+    double read_bytes, read_bytes_per_sample;
+} Emission;
+void emit_read(Emission *, const char *operand, Node *node);  /* read_<operand> */
+void emit_write(Emission *, Node *const *partials);           /* write_y and finish_y */
+PlanBuffer node_buffer(const Node *);
 /* Writes atomically (temporary file, fsync, rename). False after error_system. */
 bool write_plan(Compilation *, const Plan *, const char *path);
 

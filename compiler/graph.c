@@ -1,7 +1,7 @@
 /* The graph: nodes in one array, each with its operands, attributes, shape and place in the text.
  *
- * What comes in: operators and operands from build and from the passes. What goes out: the same, plus
- * the one text form that dumps, goldens and messages share:
+ * In: operators and operands from build and from the passes. Out: the same, plus the one text form
+ * that dumps, goldens and messages share:
  *
  *     %12 = conv %9, %down.0.weight {kernel=3 padding=1} : f32[N,64,128,128]  # unet.seg:14
  *
@@ -34,7 +34,7 @@ const AttributeFacts attribute_facts[ATTR_COUNT] = {
 #undef ATTR
 };
 
-/* ---- facts ------------------------------------------------------------------------------------ */
+/* ---- facts ----------------------------------------------------------------------------------- */
 
 static bool same_word(const char *text, size_t length, const char *word)
 {
@@ -89,7 +89,7 @@ bool op_attribute_default(Op op, Attribute attribute, double *value, Attribute *
     return true;
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------- */
+/* ---- shapes ---------------------------------------------------------------------------------- */
 
 int64_t shape_count(Shape shape)
 {
@@ -122,7 +122,7 @@ Shape shape_fixed(int rank, const int64_t *dims)
     return shape;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------ */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 Graph *graph_new(Compilation *compilation, const char *name, Program program)
 {
@@ -162,8 +162,8 @@ Node *graph_add(Graph *graph, Op op, Loc loc, int n_inputs, Node *const *inputs)
 
 void graph_result(Graph *graph, PlanRole role, const char *name, Node *node)
 {
-    size_t bytes = (size_t)graph->n_results * sizeof *graph->results;
-    graph->results = arena_grow(graph->arena, graph->results, bytes, bytes + sizeof *graph->results);
+    size_t bytes = (size_t)graph->n_results * sizeof(Result);
+    graph->results = arena_grow(graph->arena, graph->results, bytes, bytes + sizeof(Result));
     graph->results[graph->n_results++] = (Result){role, name, node};
 }
 
@@ -271,7 +271,7 @@ void graph_count_uses(Graph *graph)
         graph->results[i].node->uses++;
 }
 
-/* ---- text ------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 /* The shortest decimal that reads back as the same double. */
 static void print_number(Text *text, double value)
@@ -349,7 +349,8 @@ static void print_reference(Text *text, const Node *node)
 
 static void print_shape(Text *text, const Node *node)
 {
-    text_printf(text, "%s[%s", node->type == TYPE_U8 ? "u8" : "f32", node->shape.batched ? "N" : "");
+    text_printf(text, "%s[%s", node->type == TYPE_U8 ? "u8" : "f32",
+                node->shape.batched ? "N" : "");
     for (int i = 0; i < node->shape.rank; i++)
         text_printf(text, "%s%lld", i || node->shape.batched ? "," : "",
                     (long long)node->shape.dims[i]);

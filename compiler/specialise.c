@@ -1,0 +1,205 @@
+/* The model's graph into the graph of one program.
+ *
+ * Needs: shapes of every node (infer). Keeps: names of sources, results' names, places in the text.
+ * Breaks: batch_norm, losses and metrics are gone; the rows of ops.def below theirs stand for them.
+ *
+ *               batch_norm               dropout           losses, metrics   outputs
+ *   train       moments of the batch     a stream each     plain operators   kept
+ *   evaluate    running statistics       gone              plain operators   kept
+ *   predict     running statistics       gone              gone              kept
+ *
+ * Batch norm becomes one multiply-add a channel (affine) with coefficients of [2,C], in training
+ * and after it: only where the coefficients come from differs, so fusion sees one pattern.
+ * Statistics and losses as ordinary nodes need no rule of their own in later passes.
+ */
+#include <string.h>
+
+#include "seg.h"
+
+static Node *add_unary(Graph *graph, Op op, Loc loc, Node *x)
+{
+    return graph_add(graph, op, loc, 1, (Node *[]){x});
+}
+
+static Node *inferred(Graph *graph, Node *node)
+{
+    infer_node(graph, node);
+    return node;
+}
+
+static Node *binary(Graph *graph, Op op, Loc loc, Node *a, Node *b)
+{
+    return inferred(graph, graph_add(graph, op, loc, 2, (Node *[]){a, b}));
+}
+
+static Node *constant(Graph *graph, Loc loc, double value)
+{
+    Node *node = graph_add(graph, OP_CONSTANT, loc, 0, NULL);
+    node->attr[ATTR_VALUE] = value;
+    node->shape = shape_fixed(3, (int64_t[]){1, 1, 1});
+    return node;
+}
+
+static Node *reduce_all(Graph *graph, Op op, Loc loc, Node *x)
+{
+    Node *node = add_unary(graph, op, loc, x);
+    node->attr[ATTR_AXES] = AXIS_ALL;
+    return inferred(graph, node);
+}
+
+/* ---- batch normalisation --------------------------------------------------------------------- */
+
+enum { X, WEIGHT, SHIFT, RUNNING_MEAN, RUNNING_VAR }; /* operands of batch_norm */
+
+static void update_statistics(Graph *graph, const Node *norm, Node *moments)
+{
+    Node *old_mean = norm->inputs[RUNNING_MEAN], *old_var = norm->inputs[RUNNING_VAR];
+    Node *mean = graph_add(graph, OP_RUNNING_MEAN, norm->loc, 2, (Node *[]){old_mean, moments});
+    Node *var = graph_add(graph, OP_RUNNING_VAR, norm->loc, 2, (Node *[]){old_var, moments});
+    mean->attr[ATTR_MOMENTUM] = var->attr[ATTR_MOMENTUM] = norm->attr[ATTR_MOMENTUM];
+    var->attr[ATTR_PER_SAMPLE] = (double)(norm->shape.dims[1] * norm->shape.dims[2]);
+    graph_result(graph, ROLE_UPDATE, old_mean->name, inferred(graph, mean));
+    graph_result(graph, ROLE_UPDATE, old_var->name, inferred(graph, var));
+}
+
+static Node *specialise_batch_norm(Graph *graph, const Node *norm)
+{
+    Node *x = norm->inputs[X], *weight = norm->inputs[WEIGHT], *shift = norm->inputs[SHIFT];
+    Node *coefficients;
+    if (graph->program == PROGRAM_TRAIN) {
+        Node *moments = inferred(graph, add_unary(graph, OP_BATCH_MOMENTS, norm->loc, x));
+        coefficients = graph_add(graph, OP_BATCH_NORM_COEFFICIENTS, norm->loc, 3,
+                                 (Node *[]){moments, weight, shift});
+        update_statistics(graph, norm, moments);
+    } else {
+        coefficients = graph_add(
+            graph, OP_BATCH_NORM_RUNNING, norm->loc, 4,
+            (Node *[]){norm->inputs[RUNNING_MEAN], norm->inputs[RUNNING_VAR], weight, shift});
+    }
+    coefficients->attr[ATTR_EPS] = norm->attr[ATTR_EPS];
+    return binary(graph, OP_AFFINE, norm->loc, x, inferred(graph, coefficients));
+}
+
+/* ---- losses and metrics ---------------------------------------------------------------------- */
+
+static Node *specialise_cross_entropy(Graph *graph, const Node *loss)
+{
+    Node *p = loss->inputs[0], *t = loss->inputs[1];
+    Node *terms = binary(graph, OP_CROSS_ENTROPY_TERMS, loss->loc, p, t);
+    return reduce_all(graph, OP_MEAN, loss->loc, terms);
+}
+
+/* 1 - (2 sum(p t) + smooth) / (sum p + sum t + smooth) (Milletari, Navab, Ahmadi 2016) */
+static Node *specialise_dice_loss(Graph *graph, const Node *loss)
+{
+    Loc loc = loss->loc;
+    Node *p = loss->inputs[0], *t = loss->inputs[1];
+    Node *smooth = constant(graph, loc, loss->attr[ATTR_SMOOTH]);
+    Node *both = reduce_all(graph, OP_SUM, loc, binary(graph, OP_MUL, loc, p, t));
+    Node *sizes = binary(graph, OP_ADD, loc, reduce_all(graph, OP_SUM, loc, p),
+                         reduce_all(graph, OP_SUM, loc, t));
+    Node *twice = binary(graph, OP_MUL, loc, constant(graph, loc, 2), both);
+    Node *dice = binary(graph, OP_DIV, loc, binary(graph, OP_ADD, loc, twice, smooth),
+                        binary(graph, OP_ADD, loc, sizes, smooth));
+    return binary(graph, OP_SUB, loc, constant(graph, loc, 1), dice);
+}
+
+static Node *specialise_dice(Graph *graph, const Node *metric)
+{
+    Node *sums = graph_add(graph, OP_DICE_SUMS, metric->loc, 2, metric->inputs);
+    sums->attr[ATTR_THRESHOLD] = metric->attr[ATTR_THRESHOLD];
+    return inferred(graph, sums);
+}
+
+/* All losses become one result, "loss", their sum; where there are several, each is kept under its
+ * own name beside it. */
+static void join_losses(Graph *graph)
+{
+    Arena *arena = graph->arena;
+    Result *results = graph->results;
+    int count = 0;
+    Node *total = NULL;
+    int n_results = graph->n_results;
+    for (int i = 0; i < n_results; i++) {
+        if (results[i].role != ROLE_LOSS)
+            continue;
+        Node *node = results[i].node;
+        total = total ? binary(graph, OP_ADD, node->loc, total, node) : node;
+        count++;
+    }
+    for (int i = 0; i < n_results; i++) {
+        if (results[i].role != ROLE_LOSS)
+            continue;
+        if (count == 1)
+            results[i].name = intern(arena, "loss", 4);
+        else if (strcmp(results[i].name, "loss") == 0)
+            results[i].name = intern(arena, "loss.0", 6);
+    }
+    if (count > 1)
+        graph_result(graph, ROLE_LOSS, intern(arena, "loss", 4), total);
+}
+
+/* ---- the pass -------------------------------------------------------------------------------- */
+
+static void drop_results(Graph *graph)
+{
+    int kept = 0;
+    for (int i = 0; i < graph->n_results; i++)
+        if (graph->results[i].role == ROLE_OUTPUT)
+            graph->results[kept++] = graph->results[i];
+    graph->n_results = kept;
+}
+
+/* What stands for a node in this program; the node itself where nothing changes. */
+static Node *specialise_node(Graph *graph, Node *node, int *streams)
+{
+    switch (op_facts[node->op].kind) {
+    case KIND_NORMALISE:
+        return specialise_batch_norm(graph, node);
+    case KIND_LOSS:
+        return node->op == OP_DICE_LOSS ? specialise_dice_loss(graph, node)
+                                        : specialise_cross_entropy(graph, node);
+    case KIND_METRIC:
+        return specialise_dice(graph, node);
+    case KIND_MOVE:
+        if (node->op == OP_PAD || node->op == OP_CROP)
+            node->n_inputs = 1; /* `like` was needed for its shape only: do not keep it alive */
+        return node;
+    case KIND_POINTWISE:
+        if (node->op != OP_DROPOUT)
+            return node;
+        if (graph->program != PROGRAM_TRAIN)
+            return node->inputs[0];
+        node->attr[ATTR_STREAM] = (*streams)++;
+        return node;
+    case KIND_SOURCE:
+    case KIND_CONTRACTION:
+    case KIND_CHANNEL:
+    case KIND_REDUCE:
+    case KIND_WINDOW:
+    case KIND_SMALL:
+        return node;
+    }
+    return node;
+}
+
+Graph *specialise(const Graph *model, Program program)
+{
+    Graph *graph = graph_copy(model, program);
+    if (program == PROGRAM_PREDICT)
+        drop_results(graph);
+    graph_sort(graph);
+    int n_nodes = graph->n_nodes, streams = 0;
+    for (int i = 0; i < n_nodes; i++) {
+        Node *node = graph->nodes[i];
+        Node *made = specialise_node(graph, node, &streams);
+        if (made == node)
+            continue;
+        if (!made->name && op_facts[made->op].kind != KIND_SOURCE)
+            made->name = node->name;
+        graph_replace(graph, node, made);
+    }
+    join_losses(graph);
+    graph_sort(graph);
+    return graph;
+}

@@ -1,0 +1,141 @@
+# Builds the compiler (build/segc), the runtime (build/segrun) and the tests.
+#
+#   make            both programs               make check    all tests
+#   make deps       missing Debian packages     make bless    rewrites the goldens: review the diff
+#   make demo       trains a small U-Net        make codediff AGAINST=REF: emitted source, then and now
+#   make install PREFIX=/usr/local DESTDIR=     make clean
+#
+# CC=clang works as well. SAN=1 builds everything with AddressSanitizer and
+# UndefinedBehaviorSanitizer in build-san/. The runtime never links an object of the compiler, and
+# the compiler none of the runtime: each is an archive of its own, and tests may link both.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-builtin-rules
+
+CC = gcc
+OPTIMISE = -O2 -g
+WARNINGS = -Wall -Wextra -Wshadow -Werror
+PREFIX = /usr/local
+SAN =
+
+B := build$(if $(SAN),-san)
+ifneq ($(SAN),)
+OPTIMISE = -O1 -g -fno-omit-frame-pointer
+SANITISE = -fsanitize=address,undefined -fno-sanitize-recover=all
+endif
+CFLAGS = -std=gnu17 $(OPTIMISE) $(WARNINGS) $(SANITISE) -MMD -MP
+CPPFLAGS = -D_GNU_SOURCE
+LDFLAGS = $(SANITISE)
+pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
+RUNTIME_PACKAGES = libpng libjpeg cairo jansson libxxhash
+RUNTIME_LIBS = $(call pkg,--libs,$(RUNTIME_PACKAGES)) -lgif -ldl -lpthread -lm
+COMPILER_LIBS = $(call pkg,--libs,jansson libxxhash) -lm
+TEST_LIBS = $(call pkg,--libs,cmocka)
+
+COMPILER_C := $(wildcard compiler/*.c)
+RUNTIME_C := $(wildcard runtime/*.c)
+KERNEL_FILES := $(wildcard compiler/kernels/*/*.c compiler/kernels/*/*.h compiler/kernels/*/*.cu)
+TESTS_C := $(wildcard tests/test_*.c tests/*/test_*.c)
+SUPPORT_C := $(filter-out $(TESTS_C),$(wildcard tests/*.c))
+
+object = $(patsubst %.c,$(B)/obj/%.o,$(1))
+COMPILER_O := $(call object,$(filter-out compiler/main.c,$(COMPILER_C))) \
+              $(B)/obj/grammar/seg.tab.o $(B)/obj/grammar/seg.lex.o $(B)/obj/kernel_texts.o
+RUNTIME_O := $(call object,$(filter-out runtime/main.c,$(RUNTIME_C)))
+TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TESTS_C))
+
+# ---- programs ------------------------------------------------------------------------------------
+
+.PHONY: all tests deps check bless demo codediff install clean missing
+all: $(B)/segc $(B)/segrun
+tests: $(TESTS)
+
+$(B)/segc: $(B)/obj/compiler/main.o $(B)/compiler.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(COMPILER_LIBS)
+$(B)/segrun: $(B)/obj/runtime/main.o $(B)/runtime.a
+	$(CC) $(LDFLAGS) -fopenmp -o $@ $^ $(RUNTIME_LIBS)
+$(B)/compiler.a: $(COMPILER_O)
+$(B)/runtime.a: $(RUNTIME_O)
+$(B)/support.a: $(call object,$(SUPPORT_C))
+$(B)/%.a:
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/tests/%: $(B)/obj/tests/%.o $(B)/support.a $(B)/compiler.a $(B)/runtime.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fopenmp -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
+
+# ---- objects -------------------------------------------------------------------------------------
+
+$(B)/obj/compiler/%.o: compiler/%.c | $(B)/grammar/seg.tab.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Icompiler -I$(B)/grammar $(CFLAGS) -c -o $@ $<
+$(B)/obj/runtime/%.o: runtime/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) $(CFLAGS) -fopenmp -c -o $@ $<
+$(B)/obj/tests/%.o: tests/%.c | $(B)/grammar/seg.tab.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -I. -Itests -Icompiler -I$(B)/grammar $(CFLAGS) -fopenmp -c -o $@ $<
+
+# The grammar. What flex and bison write keeps their own style, so shadowing is not asked of it.
+$(B)/grammar/seg.tab.h: $(B)/grammar/seg.tab.c
+$(B)/grammar/seg.tab.c: grammar/seg.y
+	@mkdir -p $(@D)
+	bison -Werror --defines=$(B)/grammar/seg.tab.h -o $@ $<
+$(B)/grammar/seg.lex.h: $(B)/grammar/seg.lex.c
+$(B)/grammar/seg.lex.c: grammar/seg.l
+	@mkdir -p $(@D)
+	flex --header-file=$(B)/grammar/seg.lex.h -o $@ $<
+$(B)/obj/grammar/%.o: $(B)/grammar/%.c | $(B)/grammar/seg.tab.h $(B)/grammar/seg.lex.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Icompiler -Igrammar -I$(B)/grammar $(CFLAGS) \
+	    -Wno-shadow -Wno-sign-compare -Wno-unused-function -c -o $@ $<
+
+# The texts of the kernel templates, inside segc. kernel_file() finds them by "host/conv.c".
+$(B)/kernel_texts.c: $(KERNEL_FILES) Makefile
+	@mkdir -p $(@D)
+	@{ echo '/* Written by the Makefile from compiler/kernels/. */'; \
+	   echo '#include "kernel_files.h"'; \
+	   echo '#define TEXT(NAME, PATH) extern const char NAME[], NAME##_end[]; \'; \
+	   echo '    __asm__(".section .rodata; " #NAME ": .incbin \"" PATH "\"; " \'; \
+	   echo '            #NAME "_end: .byte 0; .previous")'; \
+	   i=0; for file in $(KERNEL_FILES); do \
+	       echo "TEXT(kernel_text_$$i, \"$$file\");"; i=$$((i+1)); done; \
+	   echo 'const KernelFile kernel_files[] = {'; \
+	   i=0; for file in $(KERNEL_FILES); do \
+	       echo "    {\"$${file#compiler/kernels/}\", kernel_text_$$i, kernel_text_$${i}_end},"; \
+	       i=$$((i+1)); done; \
+	   echo '    {0, 0, 0},'; \
+	   echo '};'; } > $@
+$(B)/obj/kernel_texts.o: $(B)/kernel_texts.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Icompiler $(CFLAGS) -c -o $@ $<
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+
+# ---- what people and build servers run --------------------------------------------------------------
+
+deps:
+	@CC="$(CC)" .ci/install
+missing:
+	@CC="$(CC)" .ci/install --check || CC="$(CC)" .ci/install
+
+jobs = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+check: missing
+	@$(MAKE) --no-print-directory $(jobs) all tests
+	@$(MAKE) --no-print-directory $(jobs) SAN=1 all tests
+	@tests/run.sh
+bless: all
+	@tests/golden/run.sh --bless
+demo: missing
+	@$(MAKE) --no-print-directory $(jobs) all
+	@tests/demo.sh
+codediff: all
+	@tests/codediff.sh $(AGAINST)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/seg/models
+	install $(B)/segc $(B)/segrun $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(wildcard models/*.seg) $(DESTDIR)$(PREFIX)/share/seg/models
+clean:
+	rm -rf build build-san

@@ -111,6 +111,9 @@ typedef struct {
     int64_t trainable_bytes;    /* its first part */
     int n_parameters; PlanParameter *parameters;
     int n_targets; PlanTarget *targets;
+    /* Not in the file: where it was read from. */
+    char *file;                 /* its name; NULL: made in memory */
+    bool foreign;               /* it belongs to another user, who is not root */
 } Plan;
 
 /* What a host kernel is called with. `state` (Adam's step and rates, dropout's seed) is the buffer at

@@ -29,24 +29,42 @@ bool fail(Error *, ExitCode, const char *hint, const char *format, ...) __attrib
 char *file_read(const char *path, size_t *bytes, Error *);
 /* Temporary file beside it, fsync, rename, fsync of the folder. */
 bool file_write(const char *path, const void *bytes, size_t size, Error *);
+/* The same in pieces, for what is too large to be put together in memory. file_append and
+ * file_commit abandon the file when they fail; file_abandon leaves the old file as it was. */
+typedef struct { int file; char path[4096], temporary[4096]; } FileWriter;
+bool file_begin(FileWriter *, const char *path, Error *);
+bool file_append(FileWriter *, const void *bytes, size_t size, Error *);
+bool file_commit(FileWriter *, Error *);
+void file_abandon(FileWriter *);
 bool folder_make(const char *path, Error *);           /* with its parents */
+
+/* ---- system.c: what this process may use, in a container too ------------------------------------ */
+
+int system_processors(void);                           /* affinity and cgroup quota; at least 1 */
+/* Bytes that may still be taken: free memory, cgroup limits, ulimit -v. INT64_MAX if unknown. */
+int64_t system_memory(void);
+/* Model and features of the processor: programs built for one run on another with the same text. */
+void system_cpu(char *text, size_t size);
 
 /* ---- plan.c -------------------------------------------------------------------------------- */
 
+/* Everything is checked: what is returned can be run without looking at its offsets again. */
 Plan *plan_open(const char *path, Error *);
 Plan *plan_parse(const void *bytes, size_t size, const char *path, Error *); /* path: for messages */
 void plan_close(Plan *);
 const PlanTarget *plan_target(const Plan *, const char *name);
 const PlanProgram *plan_program(const PlanTarget *, const char *name);
 
-/* ---- device.h: what a device does; device_host.c implements it -------------------------------- */
+/* ---- device.c: devices by name; device.h: what one does; device_host.c is one ------------------- */
 
 typedef struct Device Device;
 typedef struct {
     const char *name;           /* auto cpu cuda */
-    int threads;                /* 0: all */
+    int threads;                /* 0: OMP_NUM_THREADS, else all */
     bool verbose;
+    bool trust;                 /* build plans that another user made */
     void (*progress)(void *context, int built, int total); /* while kernels are built; may be NULL */
+    void (*warn)(void *context, const char *text);         /* may be NULL */
     void *context;
 } DeviceOptions;
 Device *device_open(const DeviceOptions *, Error *);
@@ -55,25 +73,31 @@ const char *device_describe(const Device *);   /* one line: "cpu: 2 threads, AVX
 
 /* ---- executor.c ------------------------------------------------------------------------------- */
 
-/* A plan on a device: kernels built, slabs allocated for up to `max_batch` samples. */
+/* A plan on a device: kernels built, slabs allocated for up to `max_batch` samples. The plan and the
+ * device must outlive it. */
 typedef struct Executor Executor;
 Executor *executor_open(const Plan *, Device *, int max_batch, Error *);
+/* For some programs only, such as "evaluate,predict": what the others need is not built and not
+ * allocated. NULL: all. */
+Executor *executor_open_for(const Plan *, Device *, const char *programs, int max_batch, Error *);
 void executor_close(Executor *);
 PlanState *executor_state(Executor *);
-/* Writes or reads a tensor of a program: plain layout, `batch` samples where batched, bytes or
- * floats as its type says. Only tensors of the program that ran last can be read. */
+/* Writes an input or target, or reads a result, of a program: plain layout, `batch` samples where
+ * batched, bytes or floats as its type says. What is written before a run must be of that run's
+ * batch. Only results of the program that ran last can be read, batched ones until the next write. */
 bool executor_write(Executor *, const char *program, const char *tensor, const void *data, int batch, Error *);
 bool executor_read(Executor *, const char *program, const char *tensor, void *data, int batch, Error *);
 bool executor_run(Executor *, const char *program, int batch, Error *);
-/* The parameters' slab and Adam's moments, in the plan's offsets. Call executor_parameters_changed
- * after writing; reading is always up to date between runs. */
+/* A whole slab, in the plan's offsets: the parameters, their gradients, Adam's moments. */
 bool executor_download(Executor *, Slab, void *data, Error *);
 bool executor_upload(Executor *, Slab, const void *data, Error *);
-int64_t executor_slab_bytes(const Executor *, Slab);
+int64_t executor_slab_bytes(const Executor *, Slab);   /* 0: no program needs it */
 int64_t executor_bytes(const Executor *);      /* all memory held on the device */
-/* What a plan needs for a batch, before anything is allocated. */
+/* What a plan needs for a batch, before anything is allocated; 0 if it has no such target. */
 int64_t plan_bytes(const Plan *, const char *target, int batch, int threads);
-/* Times of the steps of the last run, in seconds, when profiling is on; n_steps of the program. */
+int64_t plan_bytes_for(const Plan *, const char *target, const char *programs, int batch, int threads);
+/* Times of the steps of the last run, in seconds, when profiling is on; n_steps of the program. A
+ * step that was not needed has 0. */
 void executor_profile(Executor *, bool on);
 const double *executor_step_times(const Executor *);
 
@@ -82,17 +106,36 @@ const double *executor_step_times(const Executor *);
 /* PyTorch's defaults, from the plan's init column; the same seed gives the same bits. */
 void params_initialise(const Plan *, uint64_t seed, void *parameters);
 
+struct SafeTensors;
+/* The weights of a file into the slab of parameters, by name. Strict: every parameter must be there
+ * and nothing else, except Adam's moments (optimizer.*) and num_batches_tracked. Else what has the
+ * name and the shape is taken, and error->text says what was left out. Nothing is changed on failure. */
+bool params_load(const Plan *, const struct SafeTensors *, void *parameters, bool strict, Error *);
+
 /* A safetensors file in memory. Names are sorted; metadata values are strings. */
-typedef struct { char *name; PlanType type; int rank; int64_t dims[8]; const void *data; int64_t bytes; } SafeTensor;
 typedef struct {
+    char *name;
+    PlanType type;              /* of an F32 or U8 one; PLAN_U8 for any other: see dtype */
+    char dtype[8];              /* as in the file: "BF16"; may be empty when writing */
+    int rank;
+    int64_t dims[8];
+    const void *data;           /* little-endian, perhaps not aligned when read */
+    int64_t bytes;
+} SafeTensor;
+typedef struct SafeTensors {
     int n_tensors; SafeTensor *tensors;
     int n_metadata; char **keys, **values;
     void *storage;              /* owner of the tensors' data, where it was read from a file */
     size_t storage_bytes;
+    const char *path;           /* for messages; may be NULL */
 } SafeTensors;
 SafeTensors *safetensors_open(const char *path, Error *);
+SafeTensors *safetensors_parse(void *bytes, size_t size, const char *path, Error *); /* takes bytes */
 void safetensors_close(SafeTensors *);
+/* Sorts by name, whatever order they come in. */
 bool safetensors_write(const char *path, const SafeTensors *, Error *);
 const SafeTensor *safetensors_find(const SafeTensors *, const char *name);
+/* Elements as floats, from F32, F16, BF16 or F64; false for other types. */
+bool safetensor_floats(const SafeTensor *, float *out);
 
 #endif

@@ -71,6 +71,9 @@ struct Compilation {
     bool input_gradients;         /* train also gives the gradient of every f32 input (tests) */
     bool json;                    /* --diagnostics=json */
     int errors;                   /* user errors so far */
+    bool environment;             /* error_system was called: exit code 3 */
+    struct Diagnostics *diagnostics; /* of diagnose.c: what was said already */
+    struct Tree *trees;           /* every file read so far, the model's own first */
     FILE *messages;               /* stderr, or a memory stream in tests */
     const char *stop_after;       /* pass, or NULL */
     const char *dump_dir;         /* or NULL */
@@ -78,7 +81,8 @@ struct Compilation {
 };
 
 /* A user error with its source line and caret. note_at adds to the last error. After 20 errors the
- * rest are counted, not printed. */
+ * rest are counted, not printed; an error of one kind (format) at one place is said once, because
+ * loops and blocks come by many times. */
 void error_at(Compilation *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void note_at(Compilation *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* As error_at with further spans marked in the same line by ~~~. */
@@ -223,8 +227,12 @@ struct Tree *parse(Compilation *, const char *path, Loc used_at);
 
 /* The model's graph from its tree: evaluates params, blocks, loops; names every parameter. */
 Graph *build(Compilation *, struct Tree *);
-/* Needs: the graph as built. Gives every node its shape and type, checks operands; user errors. */
+/* Needs: the graph as built. Gives every node its shape and type once more, and checks them. */
 void infer(Graph *);
+/* For build, before a call becomes a node: `call` is a node outside any graph with op, attributes and
+ * the tensors that the model wrote. Checks them (user errors, then false), gives call->shape and
+ * type, and the shape of the weight if the operator has one. arguments: where the tensors stand. */
+bool infer_call(Compilation *, Node *call, const Loc *arguments, Shape *weight);
 /* Shape and type of one node from its operands' (for passes that add nodes; calls bug() if it
  * cannot be). Gradient operators whose result's shape is not implied are given node->shape first. */
 void infer_node(Graph *, Node *);
@@ -297,7 +305,7 @@ typedef struct {
     double read_bytes, read_bytes_per_sample;
 } Emission;
 void emit_read(Emission *, const char *operand, Node *node);  /* read_<operand> */
-void emit_write(Emission *, Node *const *partials);           /* write_y and finish_y */
+void emit_write(Emission *, const PlanBuffer *partials); /* write_y and finish_y; one buffer a reduction */
 PlanBuffer node_buffer(const Node *);
 /* Writes atomically (temporary file, fsync, rename). False after error_system. */
 bool write_plan(Compilation *, const Plan *, const char *path);

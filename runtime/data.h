@@ -48,6 +48,12 @@ typedef struct {
 bool image_read(const char *path, ImageMode, Image *image, Error *);
 bool image_parse(const void *bytes, size_t size, const char *path, ImageMode, Image *image, Error *);
 void image_close(Image *);
+/* The decoders behind image_parse: one channel or three as the file has them; no palette, no alpha. */
+bool image_jpeg_decode(const void *bytes, size_t size, const char *path, Image *, Error *);
+bool image_png_decode(const void *bytes, size_t size, const char *path, bool classes, Image *, Error *);
+bool image_gif_decode(const void *bytes, size_t size, const char *path, bool classes, Image *, Error *);
+/* Zeroed pixels for a decoder; refuses more than 100 megapixels. */
+bool image_allocate(Image *, int64_t width, int64_t height, int channels, const char *path, Error *);
 ImageFormat image_sniff(const void *bytes, size_t size);
 const char *image_format_name(ImageFormat);   /* JPEG PNG GIF unknown */
 /* pixels[height][width][channels], channels 1 or 3. The file appears whole or not at all. */
@@ -62,7 +68,7 @@ bool image_write_jpeg(const char *path, const uint8_t *pixels, int width, int he
  * False only when there is no memory. */
 bool resize_bilinear(const uint8_t *in, int in_width, int in_height, int channels,
                      uint8_t *out, int width, int height);
-void resize_nearest(const uint8_t *in, int in_width, int in_height, int channels,
+bool resize_nearest(const uint8_t *in, int in_width, int in_height, int channels,
                     uint8_t *out, int width, int height);
 /* One float channel: Pillow's BILINEAR of mode 'F', that is the same triangle filter with half-pixel
  * centres, widened when it shrinks, sums in double. What predict brings probabilities back with. */
@@ -97,6 +103,8 @@ Dataset *dataset_open(const char *folder, const DatasetOptions *, Error *);
 void dataset_close(Dataset *);
 int dataset_count(const Dataset *, Split);
 int dataset_skipped(const Dataset *, Split);                 /* left out by skip_bad */
+int dataset_width(const Dataset *);                          /* the model's, as given */
+int dataset_height(const Dataset *);
 const char *dataset_name(const Dataset *, Split, int i);     /* "Abyssinian_100" */
 /* Sample i at the model's size: image [3][H][W] and mask [1][H][W] of 0 and 1, valid until
  * dataset_close. Verifies the cached bytes at first use, and decodes again where they are damaged.
@@ -105,7 +113,7 @@ bool dataset_load(Dataset *, Split, int i, const uint8_t **image, const uint8_t 
 /* The picture's file and its trimap's; free() them. */
 char *dataset_image_path(const Dataset *, Split, int i);
 char *dataset_trimap_path(const Dataset *, Split, int i);
-/* Of the names, sizes, times and rule of a split: the same key means the same samples. */
+/* Of the names, file sizes and rule of a split: what a checkpoint records to notice other data. */
 uint64_t dataset_key(const Dataset *, Split);
 const char *split_name(Split);                               /* train valid test */
 /* A sample from its files, at the model's size: what the cache holds, and what it is made by. */
@@ -133,7 +141,8 @@ typedef struct {
     bool (*decode)(void *context, int index, uint8_t *sample, Error *);
     bool (*progress)(void *context, int done, int total);
     void (*warn)(void *context, const char *line);
-    void *context, *progress_context;   /* of decode; of progress and warn */
+    void *context;              /* of decode; from malloc, freed with the cache */
+    void *progress_context;     /* of progress and warn */
 } CacheOptions;
 Cache *cache_open(const CacheOptions *, Error *);
 void cache_close(Cache *);

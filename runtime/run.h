@@ -31,7 +31,7 @@ char *file_read(const char *path, size_t *bytes, Error *);
 bool file_write(const char *path, const void *bytes, size_t size, Error *);
 /* The same in pieces, for what is too large to be put together in memory. file_append and
  * file_commit abandon the file when they fail; file_abandon leaves the old file as it was. */
-typedef struct { int file; char path[4096], temporary[4096]; } FileWriter;
+typedef struct { int file; char path[4096], temporary[4160]; } FileWriter;
 bool file_begin(FileWriter *, const char *path, Error *);
 bool file_append(FileWriter *, const void *bytes, size_t size, Error *);
 bool file_commit(FileWriter *, Error *);
@@ -54,6 +54,8 @@ Plan *plan_parse(const void *bytes, size_t size, const char *path, Error *); /* 
 void plan_close(Plan *);
 const PlanTarget *plan_target(const Plan *, const char *name);
 const PlanProgram *plan_program(const PlanTarget *, const char *name);
+/* Functions that other kernels call: linked in, never a step. Their names begin with "library_". */
+bool plan_kernel_is_library(const PlanKernel *);
 
 /* ---- device.c: devices by name; device.h: what one does; device_host.c is one ------------------- */
 

@@ -1,0 +1,267 @@
+/* Writing a plan file; runtime/plan.c reads it and describes its head.
+ *
+ * Everything is appended to one growing text of bytes, numbers little-endian whatever the machine. A
+ * record starts with room for its length, which is filled in when it ends; the file's length and
+ * checksum are filled in last. The file is written to a temporary one beside it, flushed and renamed,
+ * so that a plan is never seen half written; /dev/null and pipes are written in place.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "seg.h"
+
+enum { HEAD_BYTES = 32 };
+
+typedef struct { unsigned char *bytes; size_t length, capacity; } Bytes;
+
+static void append(Bytes *out, const void *bytes, size_t length)
+{
+    if (out->capacity - out->length < length) {
+        out->capacity = 2 * (out->capacity + length) + 4096;
+        out->bytes = realloc(out->bytes, out->capacity);
+        if (!out->bytes)
+            bug("write: not enough memory for the plan");
+    }
+    if (length)
+        memcpy(out->bytes + out->length, bytes, length);
+    out->length += length;
+}
+
+/* ---- fields --------------------------------------------------------------------------------- */
+
+static void store_u64(unsigned char *at, uint64_t value)
+{
+    for (int i = 0; i < 8; i++)
+        at[i] = (unsigned char)(value >> (8 * i));
+}
+
+static void put(Bytes *out, uint64_t value, size_t bytes)
+{
+    unsigned char text[8];
+    store_u64(text, value);
+    append(out, text, bytes);
+}
+
+static void put_u8(Bytes *out, unsigned value) { put(out, value, 1); }
+static void put_u32(Bytes *out, int64_t value) { put(out, (uint64_t)value, 4); }
+static void put_i64(Bytes *out, int64_t value) { put(out, (uint64_t)value, 8); }
+
+static void put_f64(Bytes *out, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put(out, bits, 8);
+}
+
+static void put_string(Bytes *out, const char *text)
+{
+    size_t length = text ? strlen(text) : 0;
+    put_u32(out, (int64_t)length);
+    append(out, text, length);
+}
+
+static size_t begin_record(Bytes *out)
+{
+    put_i64(out, 0);
+    return out->length;
+}
+
+static void end_record(Bytes *out, size_t begin)
+{
+    store_u64(out->bytes + begin - 8, out->length - begin);
+}
+
+/* ---- records -------------------------------------------------------------------------------- */
+
+static void put_parameter(Bytes *out, const PlanParameter *p)
+{
+    size_t record = begin_record(out);
+    put_string(out, p->name);
+    put_u32(out, p->rank);
+    for (int i = 0; i < p->rank; i++)
+        put_i64(out, p->dims[i]);
+    put_u8(out, p->trainable);
+    put_u8(out, p->init);
+    put_f64(out, p->value);
+    put_i64(out, p->offset);
+    end_record(out, record);
+}
+
+static void put_buffer(Bytes *out, const PlanBuffer *buffer)
+{
+    put_u8(out, buffer->slab);
+    put_i64(out, buffer->offset);
+    put_i64(out, buffer->bytes);
+}
+
+static void put_tensor(Bytes *out, const PlanTensor *tensor)
+{
+    size_t record = begin_record(out);
+    put_string(out, tensor->name);
+    put_u8(out, tensor->role);
+    put_u8(out, tensor->type);
+    put_u8(out, tensor->batched);
+    for (int i = 0; i < 3; i++)
+        put_i64(out, tensor->dims[i]);
+    put_buffer(out, &tensor->buffer);
+    end_record(out, record);
+}
+
+static void put_step(Bytes *out, const PlanStep *step)
+{
+    size_t record = begin_record(out);
+    put_u32(out, step->kernel);
+    put_string(out, step->label);
+    put_u32(out, step->n_buffers);
+    for (int i = 0; i < step->n_buffers; i++)
+        put_buffer(out, &step->buffers[i]);
+    put_u32(out, step->n_sizes);
+    for (int i = 0; i < step->n_sizes; i++)
+        put_i64(out, step->sizes[i]);
+    put_u32(out, step->n_scalars);
+    for (int i = 0; i < step->n_scalars; i++)
+        put_f64(out, step->scalars[i]);
+    put_u8(out, step->once);
+    put_i64(out, step->scratch);
+    put_f64(out, step->flops);
+    put_f64(out, step->flops_per_sample);
+    put_f64(out, step->bytes);
+    put_f64(out, step->bytes_per_sample);
+    end_record(out, record);
+}
+
+static void put_program(Bytes *out, const PlanProgram *program)
+{
+    size_t record = begin_record(out);
+    put_string(out, program->name);
+    put_i64(out, program->fixed_bytes);
+    put_i64(out, program->sample_bytes);
+    put_i64(out, program->scratch_bytes);
+    put_u32(out, program->n_tensors);
+    for (int i = 0; i < program->n_tensors; i++)
+        put_tensor(out, &program->tensors[i]);
+    put_u32(out, program->n_steps);
+    for (int i = 0; i < program->n_steps; i++)
+        put_step(out, &program->steps[i]);
+    end_record(out, record);
+}
+
+static void put_target(Bytes *out, const PlanTarget *target)
+{
+    size_t record = begin_record(out);
+    put_string(out, target->name);
+    put_string(out, target->prelude);
+    put_u32(out, target->n_kernels);
+    for (int i = 0; i < target->n_kernels; i++) {
+        size_t kernel = begin_record(out);
+        put_string(out, target->kernels[i].name);
+        put_string(out, target->kernels[i].header);
+        put_string(out, target->kernels[i].body);
+        end_record(out, kernel);
+    }
+    put_u32(out, target->n_programs);
+    for (int i = 0; i < target->n_programs; i++)
+        put_program(out, &target->programs[i]);
+    end_record(out, record);
+}
+
+void *plan_bytes_make(const Plan *plan, size_t *size)
+{
+    Bytes out = { 0 };
+    append(&out, PLAN_MAGIC, 8);
+    put_u32(&out, PLAN_VERSION);
+    put_u32(&out, 0);
+    put_i64(&out, 0); /* length and checksum: below */
+    put_i64(&out, 0);
+    size_t model = begin_record(&out);
+    put_string(&out, plan->model);
+    put_string(&out, plan->path);
+    put_string(&out, plan->text);
+    put_string(&out, plan->options);
+    put_i64(&out, plan->parameter_bytes);
+    put_i64(&out, plan->trainable_bytes);
+    end_record(&out, model);
+    put_u32(&out, plan->n_parameters);
+    for (int i = 0; i < plan->n_parameters; i++)
+        put_parameter(&out, &plan->parameters[i]);
+    put_u32(&out, plan->n_targets);
+    for (int i = 0; i < plan->n_targets; i++)
+        put_target(&out, &plan->targets[i]);
+    store_u64(out.bytes + 16, out.length);
+    store_u64(out.bytes + 24, XXH64(out.bytes + HEAD_BYTES, out.length - HEAD_BYTES, 0));
+    *size = out.length;
+    return out.bytes;
+}
+
+/* ---- the file ------------------------------------------------------------------------------- */
+
+static bool write_all(int file, const char *bytes, size_t size)
+{
+    while (size > 0) {
+        ssize_t done = write(file, bytes, size);
+        if (done < 0 && errno != EINTR)
+            return false;
+        if (done > 0) {
+            bytes += done;
+            size -= (size_t)done;
+        }
+    }
+    return true;
+}
+
+/* False with errno set. */
+static bool replace_file(const char *path, const char *temporary, const void *bytes, size_t size)
+{
+    int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0)
+        return false;
+    int reason = 0;
+    if (!write_all(file, bytes, size) || fsync(file) != 0)
+        reason = errno;
+    if (close(file) != 0 && !reason)
+        reason = errno;
+    if (!reason && rename(temporary, path) != 0)
+        reason = errno;
+    if (reason)
+        unlink(temporary);
+    errno = reason;
+    return !reason;
+}
+
+static bool write_in_place(const char *path, const void *bytes, size_t size)
+{
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    bool written = write_all(file, bytes, size);
+    int reason = errno;
+    bool closed = close(file) == 0;
+    if (!written)
+        errno = reason;
+    return written && closed;
+}
+
+bool write_plan(Compilation *c, const Plan *plan, const char *path)
+{
+    struct stat facts;
+    size_t size;
+    void *bytes = plan_bytes_make(plan, &size);
+    char *real = realpath(path, NULL); /* a link stays a link */
+    const char *temporary = arena_printf(c->arena, "%s.tmp-%ld", real ? real : path, (long)getpid());
+    bool done = stat(path, &facts) == 0 && !S_ISREG(facts.st_mode)
+              ? write_in_place(path, bytes, size)
+              : replace_file(real ? real : path, temporary, bytes, size);
+    if (!done)
+        error_system(c, errno == ENOSPC ? "make room on the disk, or name another file with -o"
+                     : "check the folder and its permissions, or name another file with -o",
+                     "cannot write %s: %s", path, strerror(errno));
+    free(real);
+    free(bytes);
+    return done;
+}

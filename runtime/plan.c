@@ -1,0 +1,598 @@
+/* Reading a plan file.
+ *
+ *     8 bytes   PLAN_MAGIC
+ *     u32       PLAN_VERSION
+ *     u32       0
+ *     u64       length of the whole file
+ *     u64       XXH64 of everything behind this head
+ *     ...       records
+ *
+ * All numbers are little-endian. A string is a u32 length and its bytes; a list is a u32 count and its
+ * records; a record is a u64 length and its fields, in the order of plan.h's structures (see
+ * compiler/write.c). The checksum finds accidents. The checks behind it find everything else, so that
+ * whoever runs a plan never looks at an offset again; the C in it is another matter (see device_host.c).
+ */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "run.h"
+
+enum { HEAD_BYTES = 32, MAX_LIST = 4096, MAX_NAME = 4096 };
+static const int64_t MAX_BYTES = (int64_t)1 << 44; /* of a slab; times a batch it still fits 63 bits */
+
+typedef struct Block Block;
+struct Block { Block *next; max_align_t data[]; };
+typedef struct { Plan plan; Block *blocks; } PlanMemory;
+
+typedef struct {
+    const unsigned char *bytes;
+    size_t at, end;             /* end of the innermost record */
+    const char *path;
+    char place[320];            /* "program 'train', step 12", for messages */
+    bool failed;                /* from then on everything reads as zero */
+    Error *error;
+    PlanMemory *memory;
+} Reader;
+
+/* ---- failing, allocating ---------------------------------------------------------------------- */
+
+static const char again[] = "the file is damaged: compile the model again with segc, or copy it again";
+
+/* Keeps the first error. */
+static void __attribute__((format(printf, 2, 3))) wrong(Reader *reader, const char *format, ...)
+{
+    if (reader->failed)
+        return;
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    reader->failed = true;
+    fail(reader->error, EXIT_USER, again, "%s: %s, before byte %zu: %s", reader->path, reader->place,
+         HEAD_BYTES + reader->at, text);
+}
+
+static void __attribute__((format(printf, 2, 3))) set_place(Reader *reader, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(reader->place, sizeof reader->place, format, arguments);
+    va_end(arguments);
+}
+
+static void *allocate(Reader *reader, size_t count, size_t size)
+{
+    static const char nothing[1];
+    Block *block = reader->failed ? NULL : calloc(1, sizeof *block + (count ? count : 1) * size);
+    if (!block) {
+        if (!reader->failed)
+            fail(reader->error, EXIT_ENVIRONMENT, "", "%s: not enough memory to read it", reader->path);
+        reader->failed = true;
+        return (void *)nothing; /* never written: whoever reads on sees `failed` or a count of 0 */
+    }
+    block->next = reader->memory->blocks;
+    reader->memory->blocks = block;
+    return block->data;
+}
+
+/* ---- fields --------------------------------------------------------------------------------------- */
+
+static uint64_t read_bytes(Reader *reader, size_t n)
+{
+    if (reader->failed || reader->end - reader->at < n) {
+        wrong(reader, "the record ends too early");
+        return 0;
+    }
+    uint64_t value = 0;
+    for (size_t i = 0; i < n; i++)
+        value |= (uint64_t)reader->bytes[reader->at + i] << (8 * i);
+    reader->at += n;
+    return value;
+}
+
+static uint32_t read_u32(Reader *reader) { return (uint32_t)read_bytes(reader, 4); }
+static int64_t read_i64(Reader *reader) { return (int64_t)read_bytes(reader, 8); }
+
+static bool read_bool(Reader *reader)
+{
+    uint64_t value = read_bytes(reader, 1);
+    if (value > 1)
+        wrong(reader, "a yes-or-no field is %u", (unsigned)value);
+    return value == 1;
+}
+
+static int read_enum(Reader *reader, int count, const char *what)
+{
+    uint64_t value = read_bytes(reader, 1);
+    if (value >= (uint64_t)count)
+        wrong(reader, "unknown %s %u", what, (unsigned)value);
+    return reader->failed ? 0 : (int)value;
+}
+
+static double read_f64(Reader *reader, const char *what)
+{
+    uint64_t bits = read_bytes(reader, 8);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    if (!isfinite(value)) {
+        wrong(reader, "%s is not a finite number", what);
+        return 0;
+    }
+    return value;
+}
+
+static int64_t read_size(Reader *reader, const char *what)
+{
+    int64_t value = read_i64(reader);
+    if (value < 0 || value > MAX_BYTES) {
+        wrong(reader, "%s is %lld", what, (long long)value);
+        return 0;
+    }
+    return value;
+}
+
+/* Texts may hold lines and tabs; names nothing below a space. */
+static char *read_string(Reader *reader, const char *what, bool is_name)
+{
+    uint32_t length = read_u32(reader);
+    if (reader->end - reader->at < length || (is_name && length > MAX_NAME)) {
+        wrong(reader, "the %s has an impossible length of %u bytes", what, length);
+        length = 0;
+    }
+    char *text = allocate(reader, (size_t)length + 1, 1);
+    if (reader->failed)
+        return text;
+    memcpy(text, reader->bytes + reader->at, length);
+    for (uint32_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if ((c < ' ' && (is_name || !strchr("\t\n\r\f", c) || c == 0)) || c == 0x7f)
+            wrong(reader, "the %s holds a control character", what);
+    }
+    reader->at += length;
+    return text;
+}
+
+static char *read_name(Reader *reader, const char *what)
+{
+    char *name = read_string(reader, what, true);
+    if (!*name)
+        wrong(reader, "the %s is empty", what);
+    return name;
+}
+
+/* A word that may be a C function's or a file's name. */
+static char *read_identifier(Reader *reader, const char *what)
+{
+    char *name = read_name(reader, what);
+    size_t length = strlen(name);
+    if (length > 200 || strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789")
+        != length || (*name >= '0' && *name <= '9'))
+        wrong(reader, "the %s '%s' is no identifier", what, name);
+    return name;
+}
+
+/* `least`: bytes that each element takes at least, so that a wrong count cannot ask for memory that
+ * the file could not fill. */
+static int read_count(Reader *reader, const char *what, size_t least, uint32_t most)
+{
+    uint32_t count = read_u32(reader);
+    if (count > most || count > (reader->end - reader->at) / least) {
+        wrong(reader, "impossible number of %s: %u", what, count);
+        return 0;
+    }
+    return (int)count;
+}
+
+/* Enters a record; gives the end of the one around it for leave_record. */
+static size_t enter_record(Reader *reader)
+{
+    size_t outer = reader->end;
+    uint64_t length = read_bytes(reader, 8);
+    if (length > reader->end - reader->at)
+        wrong(reader, "the record is longer than what is left of the file");
+    else
+        reader->end = reader->at + length;
+    return outer;
+}
+
+static void leave_record(Reader *reader, size_t outer)
+{
+    if (reader->at != reader->end)
+        wrong(reader, "the record is %zu bytes too long", reader->end - reader->at);
+    reader->end = outer;
+}
+
+/* The product of dims and `bytes`; -1 where one is not positive or the product is too large. */
+static int64_t dims_bytes(const int64_t *dims, int rank, int64_t bytes)
+{
+    for (int i = 0; i < rank; i++) {
+        if (dims[i] < 1 || dims[i] > MAX_BYTES / bytes)
+            return -1;
+        bytes *= dims[i];
+    }
+    return bytes;
+}
+
+/* ---- names, ranges -------------------------------------------------------------------------------- */
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void check_unique(Reader *reader, char **names, int n, const char *what)
+{
+    if (reader->failed)
+        return;
+    qsort(names, (size_t)n, sizeof *names, by_text);
+    for (int i = 1; i < n; i++)
+        if (strcmp(names[i - 1], names[i]) == 0)
+            wrong(reader, "two %s are named '%s'", what, names[i]);
+}
+
+typedef struct { const PlanParameter *parameter; int64_t begin, end; } Range;
+
+static int by_begin(const void *a, const void *b)
+{
+    const Range *x = a, *y = b;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+static void check_parameters(Reader *reader, const Plan *plan)
+{
+    size_t n = (size_t)plan->n_parameters;
+    Range *ranges = allocate(reader, n, sizeof *ranges);
+    char **names = allocate(reader, n, sizeof *names);
+    if (reader->failed)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        const PlanParameter *p = &plan->parameters[i];
+        int64_t bytes = dims_bytes(p->dims, p->rank, sizeof(float));
+        ranges[i] = (Range){ p, p->offset, p->offset + bytes };
+        names[i] = p->name;
+    }
+    check_unique(reader, names, (int)n, "parameters");
+    qsort(ranges, n, sizeof *ranges, by_begin);
+    for (size_t i = 1; i < n; i++)
+        if (ranges[i - 1].end > ranges[i].begin)
+            wrong(reader, "the parameters '%s' and '%s' overlap", ranges[i - 1].parameter->name,
+                  ranges[i].parameter->name);
+}
+
+/* ---- records ---------------------------------------------------------------------------------------- */
+
+static void read_parameter(Reader *reader, const Plan *plan, PlanParameter *p)
+{
+    size_t outer = enter_record(reader);
+    p->name = read_name(reader, "name");
+    p->rank = (int)read_u32(reader);
+    if (p->rank < 0 || p->rank > 4) {
+        wrong(reader, "'%s' has rank %d", p->name, p->rank);
+        p->rank = 0;
+    }
+    for (int i = 0; i < p->rank; i++)
+        p->dims[i] = read_i64(reader);
+    p->trainable = read_bool(reader);
+    p->init = read_enum(reader, PLAN_INIT_UNIFORM + 1, "initial value");
+    p->value = read_f64(reader, "its initial value");
+    p->offset = read_size(reader, "the offset");
+    leave_record(reader, outer);
+    int64_t bytes = dims_bytes(p->dims, p->rank, sizeof(float));
+    int64_t low = p->trainable ? 0 : plan->trainable_bytes;
+    int64_t high = p->trainable ? plan->trainable_bytes : plan->parameter_bytes;
+    if (bytes < 0)
+        wrong(reader, "'%s' has an impossible shape", p->name);
+    else if (p->offset % PLAN_ALIGN || p->offset < low || p->offset > high || bytes > high - p->offset)
+        wrong(reader, "'%s' (%lld bytes at %lld) lies outside bytes %lld to %lld of the parameters, or "
+              "not at a multiple of %d", p->name, (long long)bytes, (long long)p->offset, (long long)low,
+              (long long)high, PLAN_ALIGN);
+}
+
+/* Where buffers may lie in a program. */
+typedef struct { int64_t bytes[SLAB_COUNT]; } Slabs;
+
+static void read_buffer(Reader *reader, const Slabs *slabs, PlanBuffer *buffer)
+{
+    static const char *const names[] = { "parameters", "gradients", "moments", "fixed data",
+                                         "activations" };
+    buffer->slab = read_enum(reader, SLAB_COUNT, "slab");
+    buffer->offset = read_i64(reader);
+    buffer->bytes = read_i64(reader);
+    int64_t slab = slabs->bytes[buffer->slab];
+    if (buffer->offset < 0 || buffer->bytes < 0 || buffer->offset > slab
+        || buffer->bytes > slab - buffer->offset)
+        wrong(reader, "a buffer (%lld bytes at %lld) lies outside the %lld bytes of the %s",
+              (long long)buffer->bytes, (long long)buffer->offset, (long long)slab, names[buffer->slab]);
+    else if (buffer->offset % PLAN_ALIGN)
+        wrong(reader, "a buffer lies at %lld, no multiple of %d", (long long)buffer->offset, PLAN_ALIGN);
+}
+
+static void read_tensor(Reader *reader, const Slabs *slabs, PlanTensor *tensor)
+{
+    size_t outer = enter_record(reader);
+    tensor->name = read_name(reader, "name");
+    tensor->role = read_enum(reader, ROLE_UPDATE + 1, "role");
+    tensor->type = read_enum(reader, PLAN_U8 + 1, "type");
+    tensor->batched = read_bool(reader);
+    for (int i = 0; i < 3; i++)
+        tensor->dims[i] = read_i64(reader);
+    read_buffer(reader, slabs, &tensor->buffer);
+    leave_record(reader, outer);
+    int64_t bytes = dims_bytes(tensor->dims, 3, tensor->type == PLAN_U8 ? 1 : sizeof(float));
+    if (bytes < 0 || bytes > tensor->buffer.bytes)
+        wrong(reader, "'%s': its shape does not fit its %lld bytes", tensor->name,
+              (long long)tensor->buffer.bytes);
+    else if (tensor->batched != (tensor->buffer.slab == SLAB_ACTIVATIONS))
+        wrong(reader, "'%s' lies in the wrong slab", tensor->name);
+}
+
+static void read_step(Reader *reader, const PlanTarget *target, const PlanProgram *program,
+                      const Slabs *slabs, PlanStep *step)
+{
+    size_t outer = enter_record(reader);
+    uint32_t kernel = read_u32(reader);
+    step->label = read_string(reader, "label", true);
+    step->n_buffers = read_count(reader, "buffers", 17, MAX_LIST);
+    step->buffers = allocate(reader, (size_t)step->n_buffers, sizeof *step->buffers);
+    for (int i = 0; i < step->n_buffers && !reader->failed; i++)
+        read_buffer(reader, slabs, &step->buffers[i]);
+    step->n_sizes = read_count(reader, "sizes", 8, MAX_LIST);
+    step->sizes = allocate(reader, (size_t)step->n_sizes, sizeof *step->sizes);
+    for (int i = 0; i < step->n_sizes && !reader->failed; i++)
+        step->sizes[i] = read_i64(reader);
+    step->n_scalars = read_count(reader, "scalars", 8, MAX_LIST);
+    step->scalars = allocate(reader, (size_t)step->n_scalars, sizeof *step->scalars);
+    for (int i = 0; i < step->n_scalars && !reader->failed; i++)
+        step->scalars[i] = read_f64(reader, "a scalar");
+    step->once = read_bool(reader);
+    step->scratch = read_size(reader, "the scratch memory");
+    step->flops = read_f64(reader, "the work");
+    step->flops_per_sample = read_f64(reader, "the work");
+    step->bytes = read_f64(reader, "the traffic");
+    step->bytes_per_sample = read_f64(reader, "the traffic");
+    leave_record(reader, outer);
+    if (kernel >= (uint32_t)target->n_kernels) {
+        wrong(reader, "kernel %u of %d", kernel, target->n_kernels);
+        return;
+    }
+    step->kernel = (int)kernel;
+    if (plan_kernel_is_library(&target->kernels[kernel]))
+        wrong(reader, "'%s' cannot be run", target->kernels[kernel].name);
+    if (step->scratch > program->scratch_bytes)
+        wrong(reader, "it needs %lld bytes of scratch memory, the program has %lld",
+              (long long)step->scratch, (long long)program->scratch_bytes);
+}
+
+/* What a caller writes, and what it reads, go by name. */
+static void check_tensor_names(Reader *reader, const PlanProgram *program)
+{
+    char **names = allocate(reader, (size_t)program->n_tensors, sizeof *names);
+    for (int results = 0; results < 2 && !reader->failed; results++) {
+        int n = 0;
+        for (int i = 0; i < program->n_tensors; i++) {
+            const PlanTensor *tensor = &program->tensors[i];
+            bool given = tensor->role == ROLE_INPUT || tensor->role == ROLE_TARGET;
+            if (given != (results == 1))
+                names[n++] = tensor->name;
+        }
+        check_unique(reader, names, n, results ? "results" : "inputs and targets");
+    }
+}
+
+static void read_program(Reader *reader, const Plan *plan, const PlanTarget *target,
+                         PlanProgram *program)
+{
+    size_t outer = enter_record(reader);
+    program->name = read_identifier(reader, "name");
+    program->fixed_bytes = read_size(reader, "the size of the fixed data");
+    program->sample_bytes = read_size(reader, "the size of the activations");
+    program->scratch_bytes = read_size(reader, "the size of the scratch memory");
+    Slabs slabs = { { [SLAB_PARAMETERS] = plan->parameter_bytes,
+                      [SLAB_GRADIENTS] = plan->trainable_bytes,
+                      [SLAB_MOMENTS] = 2 * plan->trainable_bytes,
+                      [SLAB_FIXED] = program->fixed_bytes,
+                      [SLAB_ACTIVATIONS] = program->sample_bytes } };
+    program->n_tensors = read_count(reader, "tensors", 8, INT32_MAX);
+    program->tensors = allocate(reader, (size_t)program->n_tensors, sizeof *program->tensors);
+    for (int i = 0; i < program->n_tensors && !reader->failed; i++) {
+        set_place(reader, "program '%s', tensor %d", program->name, i);
+        read_tensor(reader, &slabs, &program->tensors[i]);
+    }
+    set_place(reader, "program '%s'", program->name);
+    check_tensor_names(reader, program);
+    program->n_steps = read_count(reader, "steps", 8, INT32_MAX);
+    program->steps = allocate(reader, (size_t)program->n_steps, sizeof *program->steps);
+    for (int i = 0; i < program->n_steps && !reader->failed; i++) {
+        set_place(reader, "program '%s', step %d", program->name, i);
+        read_step(reader, target, program, &slabs, &program->steps[i]);
+    }
+    set_place(reader, "program '%s'", program->name);
+    leave_record(reader, outer);
+}
+
+static void read_kernel(Reader *reader, PlanKernel *kernel)
+{
+    size_t outer = enter_record(reader);
+    kernel->name = read_identifier(reader, "name");
+    kernel->header = read_string(reader, "header", false);
+    kernel->body = read_string(reader, "body", false);
+    leave_record(reader, outer);
+}
+
+static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
+{
+    size_t outer = enter_record(reader);
+    target->name = read_identifier(reader, "name");
+    target->prelude = read_string(reader, "prelude", false);
+    target->n_kernels = read_count(reader, "kernels", 8, INT32_MAX);
+    target->kernels = allocate(reader, (size_t)target->n_kernels, sizeof *target->kernels);
+    char **names = allocate(reader, (size_t)target->n_kernels, sizeof *names);
+    for (int i = 0; i < target->n_kernels && !reader->failed; i++) {
+        set_place(reader, "target '%s', kernel %d", target->name, i);
+        read_kernel(reader, &target->kernels[i]);
+        names[i] = target->kernels[i].name;
+    }
+    set_place(reader, "target '%s'", target->name);
+    check_unique(reader, names, target->n_kernels, "kernels");
+    target->n_programs = read_count(reader, "programs", 8, 64);
+    target->programs = allocate(reader, (size_t)target->n_programs, sizeof *target->programs);
+    for (int i = 0; i < target->n_programs && !reader->failed; i++) {
+        set_place(reader, "program %d", i);
+        read_program(reader, plan, target, &target->programs[i]);
+        names = allocate(reader, (size_t)i + 1, sizeof *names);
+        for (int j = 0; j <= i && !reader->failed; j++)
+            names[j] = target->programs[j].name;
+        check_unique(reader, names, i + 1, "programs");
+    }
+    leave_record(reader, outer);
+}
+
+static void read_plan(Reader *reader, Plan *plan)
+{
+    set_place(reader, "the model");
+    size_t outer = enter_record(reader);
+    plan->model = read_identifier(reader, "name");
+    plan->path = read_string(reader, "path", true);
+    plan->text = read_string(reader, "text", false);
+    plan->options = read_string(reader, "options", false);
+    plan->parameter_bytes = read_size(reader, "the size of the parameters");
+    plan->trainable_bytes = read_size(reader, "the size of the trainable parameters");
+    if (plan->trainable_bytes > plan->parameter_bytes || plan->trainable_bytes % PLAN_ALIGN)
+        wrong(reader, "%lld of %lld bytes of parameters are trainable",
+              (long long)plan->trainable_bytes, (long long)plan->parameter_bytes);
+    leave_record(reader, outer);
+    plan->n_parameters = read_count(reader, "parameters", 8, INT32_MAX);
+    plan->parameters = allocate(reader, (size_t)plan->n_parameters, sizeof *plan->parameters);
+    for (int i = 0; i < plan->n_parameters && !reader->failed; i++) {
+        set_place(reader, "parameter %d", i);
+        read_parameter(reader, plan, &plan->parameters[i]);
+    }
+    set_place(reader, "the parameters");
+    check_parameters(reader, plan);
+    plan->n_targets = read_count(reader, "targets", 8, 64);
+    plan->targets = allocate(reader, (size_t)plan->n_targets, sizeof *plan->targets);
+    for (int i = 0; i < plan->n_targets && !reader->failed; i++) {
+        set_place(reader, "target %d", i);
+        read_target(reader, plan, &plan->targets[i]);
+        for (int j = 0; j < i && !reader->failed; j++)
+            if (strcmp(plan->targets[i].name, plan->targets[j].name) == 0)
+                wrong(reader, "two targets are named '%s'", plan->targets[i].name);
+    }
+    set_place(reader, "the end");
+    if (reader->at != reader->end)
+        wrong(reader, "%zu bytes are left over", reader->end - reader->at);
+}
+
+/* ---- the file ------------------------------------------------------------------------------------------ */
+
+static bool read_head(Reader *reader, size_t size)
+{
+    const char *path = reader->path;
+    if (size < 8 || memcmp(reader->bytes, PLAN_MAGIC, 8) != 0)
+        return fail(reader->error, EXIT_USER, "name a file that segc wrote: segc MODEL.seg -o MODEL.plan",
+                    "%s: not a plan", path);
+    if (size < HEAD_BYTES)
+        return fail(reader->error, EXIT_USER, again, "%s: truncated: it ends at byte %zu, in its head",
+                    path, size);
+    reader->at = 8;
+    reader->end = HEAD_BYTES;
+    uint32_t version = read_u32(reader), zero = read_u32(reader);
+    uint64_t length = read_bytes(reader, 8), checksum = read_bytes(reader, 8);
+    if (version > PLAN_VERSION)
+        return fail(reader->error, EXIT_USER, "compile the model again with this version's segc, or "
+                    "use a newer segrun", "%s: made by a newer segc: plan version %u, this segrun reads "
+                    "up to %d", path, version, PLAN_VERSION);
+    if (version < 1 || zero != 0)
+        return fail(reader->error, EXIT_USER, again, "%s: damaged in its first 16 bytes", path);
+    if (length != size)
+        return fail(reader->error, EXIT_USER, again, size < length
+                    ? "%s: truncated: %zu of %llu bytes are there"
+                    : "%s: %zu bytes where there should be %llu", path, size, (unsigned long long)length);
+    if (XXH64(reader->bytes + HEAD_BYTES, size - HEAD_BYTES, 0) != checksum)
+        return fail(reader->error, EXIT_USER, again,
+                    "%s: damaged: the checksum of bytes %d to %zu is wrong", path, HEAD_BYTES, size);
+    return true;
+}
+
+Plan *plan_parse(const void *bytes, size_t size, const char *path, Error *error)
+{
+    Reader reader = { .bytes = bytes, .path = path, .error = error };
+    if (!read_head(&reader, size))
+        return NULL;
+    reader.memory = calloc(1, sizeof *reader.memory);
+    if (!reader.memory) {
+        fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to read it", path);
+        return NULL;
+    }
+    reader.bytes += HEAD_BYTES;
+    reader.at = 0;
+    reader.end = size - HEAD_BYTES;
+    read_plan(&reader, &reader.memory->plan);
+    if (!reader.failed) {
+        char *name = allocate(&reader, strlen(path) + 1, 1);
+        if (!reader.failed)
+            reader.memory->plan.file = strcpy(name, path);
+    }
+    if (reader.failed) {
+        plan_close(&reader.memory->plan);
+        return NULL;
+    }
+    return &reader.memory->plan;
+}
+
+Plan *plan_open(const char *path, Error *error)
+{
+    struct stat facts;
+    size_t size;
+    char *bytes = file_read(path, &size, error);
+    if (!bytes)
+        return NULL;
+    Plan *plan = plan_parse(bytes, size, path, error);
+    free(bytes);
+    if (plan)
+        plan->foreign = stat(path, &facts) != 0 || (facts.st_uid != geteuid() && facts.st_uid != 0);
+    return plan;
+}
+
+void plan_close(Plan *plan)
+{
+    if (!plan)
+        return;
+    PlanMemory *memory = (PlanMemory *)plan;
+    for (Block *block = memory->blocks, *next; block; block = next) {
+        next = block->next;
+        free(block);
+    }
+    free(memory);
+}
+
+/* ---- looking up --------------------------------------------------------------------------------------- */
+
+const PlanTarget *plan_target(const Plan *plan, const char *name)
+{
+    for (int i = 0; i < plan->n_targets; i++)
+        if (strcmp(plan->targets[i].name, name) == 0)
+            return &plan->targets[i];
+    return NULL;
+}
+
+const PlanProgram *plan_program(const PlanTarget *target, const char *name)
+{
+    for (int i = 0; i < target->n_programs; i++)
+        if (strcmp(target->programs[i].name, name) == 0)
+            return &target->programs[i];
+    return NULL;
+}
+
+bool plan_kernel_is_library(const PlanKernel *kernel)
+{
+    return strncmp(kernel->name, "library_", 8) == 0;
+}

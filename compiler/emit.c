@@ -679,8 +679,8 @@ static void emit_finish(Emission *e, Group *group, const PlanBuffer *partials)
                 "    (void)a; (void)n; (void)part; (void)cb; (void)accumulators;\n");
     for (int r = 0; r < n; r++) {
         int rows = accumulators_of(reductions[r]), buffer = add_buffer(e, partials[r]);
-        int parts = add_size(e, 0), blocks = add_size(e, channel_blocks(reductions[r]->inputs[0]));
-        e->sizes[parts] = -1; /* lower() knows */
+        int parts = add_size(e, e->parts);
+        int blocks = add_size(e, channel_blocks(reductions[r]->inputs[0]));
         text_printf(&e->text, "    for (int64_t k = 0; k < %d; k++)\n"
                     "        store16((float *)a->buffers[%d]\n"
                     "            + 16 * (((n * a->sizes[%d] + part) * %d + k) * a->sizes[%d] + cb),\n"

@@ -367,7 +367,7 @@ void place(Graph *graph)
                         && op_facts[node->op].kind != KIND_SOURCE && !is_plain_result(graph, node);
     }
     for (int i = 0; i < graph->n_groups; i++)
-        lower_temporaries(graph->groups[i]);
+        lower_temporaries(graph, graph->groups[i]);
     collect(&p);
     for (int i = 0; i < graph->n_groups; i++)
         try_in_place(&p, graph->groups[i]);

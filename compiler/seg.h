@@ -289,7 +289,7 @@ void place_parameters(Graph *model, Plan *);
 /* ---- lower.c emit.c write.c -------------------------------------------------------------------- */
 
 /* Fills group->temporaries: called by place. */
-void lower_temporaries(Group *);
+void lower_temporaries(Graph *, Group *);
 /* The steps of one program for the host target, added to the plan with the kernels they call. */
 void lower(Graph *, Plan *);
 
@@ -302,6 +302,7 @@ typedef struct {
     PlanBuffer *buffers; int n_buffers;
     int64_t *sizes; int n_sizes;
     double *scalars; int n_scalars;
+    int64_t parts;         /* a sample, of partial sums */
     double read_bytes, read_bytes_per_sample;
 } Emission;
 void emit_read(Emission *, const char *operand, Node *node);  /* read_<operand> */
@@ -309,6 +310,7 @@ void emit_write(Emission *, const PlanBuffer *partials); /* write_y and finish_y
 PlanBuffer node_buffer(const Node *);
 /* Writes atomically (temporary file, fsync, rename). False after error_system. */
 bool write_plan(Compilation *, const Plan *, const char *path);
+void *plan_bytes_make(const Plan *, size_t *size);   /* what it writes; free with free() */
 
 /* ---- summary.c ----------------------------------------------------------------------------------- */
 

@@ -1,0 +1,165 @@
+/* The pipeline: one table of passes, one loop that runs, verifies, times and dumps them.
+ *
+ * What comes in: a Compilation (path, options). What goes out: a Plan with the programs train,
+ * evaluate and predict for the host, or NULL after user errors, or when --stop-after ended it; then
+ * the graphs were printed on stdout.
+ */
+#include "seg.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernel_files.h"
+
+typedef struct {
+    const char *name;
+    void (*run)(Graph *);
+    unsigned programs;     /* bit set of Program */
+    const char *holds;     /* from here on */
+} Pass;
+
+enum { TRAIN = 1 << PROGRAM_TRAIN, EVERY = 7 };
+
+static const Pass passes[] = {
+    { "simplify", simplify, EVERY, "no dead or repeated nodes; cross entropy from the logits" },
+    { "differentiate", differentiate, TRAIN, "every trained parameter has a gradient" },
+    { "tidy", simplify, EVERY, "no dead or repeated nodes in the gradients either" },
+    { "fuse", fuse, EVERY, "every node is inlined or belongs to a group" },
+    { "order", order, EVERY, "groups stand in the order they run" },
+    { "place", place, EVERY, "every stored tensor has its place" },
+};
+
+static const char *const program_names[] = { "train", "evaluate", "predict" };
+
+static bool stops_after(const Compilation *c, const char *pass)
+{
+    return c->stop_after && strcmp(c->stop_after, pass) == 0;
+}
+
+/* Writes the graph to FOLDER/06-fuse.train.ir. */
+static void dump(const Graph *graph, int number, const char *pass, const char *program)
+{
+    Compilation *c = graph->compilation;
+    if (!c->dump_dir)
+        return;
+    const char *path = arena_printf(c->arena, "%s/%02d-%s%s%s.ir", c->dump_dir, number, pass,
+                                    *program ? "." : "", program);
+    FILE *file = fopen(path, "w");
+    if (!file) {
+        error_system(c, "give --dump a folder that exists and can be written", "%s: %s", path,
+                     strerror(errno));
+        c->dump_dir = NULL;
+        return;
+    }
+    graph_print(graph, file);
+    fclose(file);
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* True where --stop-after ended it. */
+static bool run_passes(Graph *graph, Program program)
+{
+    Compilation *c = graph->compilation;
+    if (stops_after(c, "specialise")) {
+        graph_print(graph, stdout);
+        return true;
+    }
+    dump(graph, 2, "specialise", program_names[program]);
+    for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
+        const Pass *pass = &passes[i];
+        double start = seconds();
+        if (pass->programs & (1u << program)) {
+            pass->run(graph);
+            verify(graph);
+        }
+        if (c->verbose)
+            fprintf(c->messages, "segc: %-8s %-14s %7.1f ms\n", program_names[program], pass->name,
+                    1e3 * (seconds() - start));
+        dump(graph, (int)i + 3, pass->name, program_names[program]);
+        if (stops_after(c, pass->name)) {
+            graph_print(graph, stdout);
+            return true;
+        }
+    }
+    return false;
+}
+
+static char *options_text(const Compilation *c)
+{
+    Text text = { .arena = c->arena };
+    text_printf(&text, "--precision %s", c->precision ? c->precision : "fp32");
+    for (int i = 0; i < c->n_defines; i++)
+        text_printf(&text, " -D %s=%s", c->defines[i].name, c->defines[i].value);
+    if (c->no_fuse)
+        text_printf(&text, *c->no_fuse ? " --no-fuse=%s" : " --no-fuse", c->no_fuse);
+    return text.text;
+}
+
+static Plan *plan_new(Compilation *c, const Graph *model)
+{
+    Plan *plan = arena_alloc(c->arena, sizeof *plan);
+    plan->model = (char *)model->name;
+    plan->path = (char *)c->path;
+    plan->text = (char *)(c->source ? c->source->text : "");
+    plan->options = options_text(c);
+    PlanTarget *host = plan->targets = arena_alloc(c->arena, sizeof *host);
+    plan->n_targets = 1;
+    host->name = "host";
+    host->prelude = (char *)arena_printf(c->arena, "%s%s", kernel_file("host/prelude.h"),
+                                         kernel_file("host/conv_tiles.h"));
+    host->programs = arena_alloc(c->arena, 3 * sizeof *host->programs);
+    return plan;
+}
+
+static Graph *front(Compilation *c)
+{
+    struct Tree *tree = parse(c, c->path, (Loc){ 0 });
+    if (!tree || c->errors)
+        return NULL;
+    Graph *model = build(c, tree);
+    if (!model || c->errors)
+        return NULL;
+    if (stops_after(c, "build"))
+        return model;
+    infer(model);
+    return c->errors ? NULL : model;
+}
+
+Plan *compile(Compilation *c)
+{
+    Graph *model = front(c);
+    if (!model)
+        return NULL;
+    dump(model, 1, "infer", "");
+    if (stops_after(c, "build") || stops_after(c, "infer")) {
+        graph_print(model, stdout);
+        return NULL;
+    }
+    verify(model);
+    Plan *plan = plan_new(c, model);
+    place_parameters(model, plan);
+    bool stopped = false;
+    for (int program = PROGRAM_TRAIN; program <= PROGRAM_PREDICT; program++) {
+        bool has_loss = false;
+        for (int i = 0; i < model->n_results; i++)
+            has_loss |= model->results[i].role == ROLE_LOSS;
+        if (program == PROGRAM_TRAIN && !has_loss)
+            continue;
+        if (c->stop_after)
+            printf("# program %s\n", program_names[program]);
+        Graph *graph = specialise(model, (Program)program);
+        verify(graph);
+        if (run_passes(graph, (Program)program))
+            stopped = true;
+        else
+            lower(graph, plan);
+    }
+    return stopped || c->errors ? NULL : plan;
+}

@@ -24,7 +24,6 @@
  * times a second and at the end; when it returns false no more work is started. False if stopped. */
 bool parallel_for(int count, int workers, void (*work)(void *context, int index), void *context,
                   bool (*tick)(void *tick_context, int done, int count), void *tick_context);
-int processor_count(void);     /* that this process may run on */
 
 /* ---- image.c, image_jpeg.c, image_png.c, image_gif.c -------------------------------------------- */
 

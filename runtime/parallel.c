@@ -4,10 +4,7 @@
  * progress, so that a callback never runs on a thread its owner does not know. Pieces are files to
  * decode or pictures to draw, milliseconds each: a lock a piece costs nothing that can be measured.
  */
-#define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <time.h>
 
 #include "data.h"
@@ -23,13 +20,6 @@ typedef struct {
     void (*work)(void *context, int index);
     void *context;
 } Loop;
-
-int processor_count(void)
-{
-    cpu_set_t set;
-    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return count < 1 ? 1 : count > MAX_WORKERS ? MAX_WORKERS : count;
-}
 
 static void *loop_thread(void *argument)
 {
@@ -73,7 +63,7 @@ bool parallel_for(int count, int workers, void (*work)(void *context, int index)
                   bool (*tick)(void *tick_context, int done, int count), void *tick_context)
 {
     Loop loop = { .count = count, .work = work, .context = context };
-    if (workers <= 0) workers = processor_count();
+    if (workers <= 0) workers = system_processors();
     if (workers > count) workers = count;
     if (workers > MAX_WORKERS) workers = MAX_WORKERS;
     pthread_mutex_init(&loop.lock, NULL);

@@ -1,0 +1,263 @@
+/* Register-blocked micro-kernels of the convolutions: see conv_tiles.h for what they compute.
+ *
+ * A tile is P pixels by V vectors of output channels, P * V accumulators that stay in registers over
+ * all taps and channels of a call. Each is a variable of its own, written out by the list macros
+ * below: gcc keeps arrays of vectors in memory even when every loop over them is unrolled. A broadcast
+ * input feeds V multiply-adds and a weight vector P of them, so loads stay below one a multiply-add.
+ *
+ * The weight gradient's tile is T taps by I input channels by V vectors, summed over pixels.
+ *
+ * A block of 16 channels is one vector with AVX-512, two with AVX, four else; tiles are as large as
+ * the registers allow.
+ */
+#if defined __AVX512F__
+#define VECTOR 16
+#elif defined __AVX__
+#define VECTOR 8
+#else
+#define VECTOR 4
+#endif
+typedef float vector __attribute__((vector_size(VECTOR * 4), may_alias));
+
+/* Lists: VECTORS_n calls M(p, 0) ... M(p, n-1), PIXELS_n calls E(M, 0) ... E(M, n-1). */
+#define VECTORS_1(M, p) M(p, 0)
+#define VECTORS_2(M, p) VECTORS_1(M, p) M(p, 1)
+#define VECTORS_3(M, p) VECTORS_2(M, p) M(p, 2)
+#define VECTORS_4(M, p) VECTORS_3(M, p) M(p, 3)
+#define PIXELS_1(E, M) E(M, 0)
+#define PIXELS_2(E, M) PIXELS_1(E, M) E(M, 1)
+#define PIXELS_3(E, M) PIXELS_2(E, M) E(M, 2)
+#define PIXELS_4(E, M) PIXELS_3(E, M) E(M, 3)
+#define PIXELS_5(E, M) PIXELS_4(E, M) E(M, 4)
+#define PIXELS_6(E, M) PIXELS_5(E, M) E(M, 5)
+#define PIXELS_7(E, M) PIXELS_6(E, M) E(M, 6)
+#define PIXELS_8(E, M) PIXELS_7(E, M) E(M, 7)
+#define PIXELS_9(E, M) PIXELS_8(E, M) E(M, 8)
+#define PIXELS_10(E, M) PIXELS_9(E, M) E(M, 9)
+#define PIXELS_11(E, M) PIXELS_10(E, M) E(M, 10)
+#define PIXELS_12(E, M) PIXELS_11(E, M) E(M, 11)
+#define PIXELS_13(E, M) PIXELS_12(E, M) E(M, 12)
+#define PIXELS_14(E, M) PIXELS_13(E, M) E(M, 13)
+#define PIXELS_15(E, M) PIXELS_14(E, M) E(M, 14)
+#define PIXELS_16(E, M) PIXELS_15(E, M) E(M, 15)
+#define PIXELS_17(E, M) PIXELS_16(E, M) E(M, 16)
+#define PIXELS_18(E, M) PIXELS_17(E, M) E(M, 17)
+#define PIXELS_19(E, M) PIXELS_18(E, M) E(M, 18)
+#define PIXELS_20(E, M) PIXELS_19(E, M) E(M, 19)
+#define PIXELS_21(E, M) PIXELS_20(E, M) E(M, 20)
+#define PIXELS_22(E, M) PIXELS_21(E, M) E(M, 21)
+#define PIXELS_23(E, M) PIXELS_22(E, M) E(M, 22)
+#define PIXELS_24(E, M) PIXELS_23(E, M) E(M, 23)
+
+/* Where vector v of a tile lies in y: a block's vectors are together, its blocks y_block apart. */
+#define PLACE(v) ((v) * VECTOR / 16 * t->y_block + (v) * VECTOR % 16)
+#define DECLARE(p, v) vector sum_##p##_##v;
+#define CLEAR(p, v) sum_##p##_##v = (vector){0};
+#define LOAD(p, v) sum_##p##_##v = *(const vector *)(y + (p) * t->y_pixel + PLACE(v));
+#define STORE(p, v) *(vector *)(y + (p) * t->y_pixel + PLACE(v)) = sum_##p##_##v;
+#define WEIGHT(p, v) const vector weight_##v = *(const vector *)(w + (v) * VECTOR);
+#define MULTIPLY(p, v) sum_##p##_##v += input * weight_##v;
+/* The subtraction of zero is how a scalar becomes a vector of equal elements; it costs nothing. */
+#define NEXT_PIXEL { const vector input = *pixel - (vector){0}; pixel += step;
+#define PRODUCTS_1(M, p) NEXT_PIXEL VECTORS_1(MULTIPLY, p) }
+#define PRODUCTS_2(M, p) NEXT_PIXEL VECTORS_2(MULTIPLY, p) }
+#define PRODUCTS_3(M, p) NEXT_PIXEL VECTORS_3(MULTIPLY, p) }
+#define PRODUCTS_4(M, p) NEXT_PIXEL VECTORS_4(MULTIPLY, p) }
+
+typedef void TileFunction(const ConvTile *t, const float *x, const float *weights, float *y);
+
+/* tile_PxV for pixels that are neighbours in the patch, apart_PxV for any distance between them. */
+#define TILE(P, V)                                                                                 \
+    static inline __attribute__((always_inline)) void body_##P##x##V(                              \
+        const ConvTile *t, const float *x, const float *weights, float *restrict y,                \
+        const int64_t step)                                                                        \
+    {                                                                                              \
+        const int64_t row = t->blocks * 16;                                                        \
+        PIXELS_##P(VECTORS_##V, DECLARE)                                                           \
+        if (t->accumulate) {                                                                       \
+            PIXELS_##P(VECTORS_##V, LOAD)                                                          \
+        } else {                                                                                   \
+            PIXELS_##P(VECTORS_##V, CLEAR)                                                         \
+        }                                                                                          \
+        for (const ConvTap *tap = t->taps, *end = tap + t->n_taps; tap < end; tap++) {             \
+            const float *w = weights + tap->weights;                                               \
+            const float *from = x + tap->x;                                                        \
+            for (const float *last = from + tap->channels; from < last; from++, w += row) {        \
+                const float *pixel = from;                                                         \
+                VECTORS_##V(WEIGHT, 0)                                                             \
+                PIXELS_##P(PRODUCTS_##V, )                                                         \
+            }                                                                                      \
+        }                                                                                          \
+        PIXELS_##P(VECTORS_##V, STORE)                                                             \
+    }                                                                                              \
+    static void tile_##P##x##V(const ConvTile *t, const float *x, const float *w, float *y)        \
+    {                                                                                              \
+        body_##P##x##V(t, x, w, y, 16);                                                            \
+    }                                                                                              \
+    static void apart_##P##x##V(const ConvTile *t, const float *x, const float *w, float *y)       \
+    {                                                                                              \
+        body_##P##x##V(t, x, w, y, t->x_pixel);                                                    \
+    }
+
+/* The tiles there are: TILES_V(M) calls M(P, V) for each width, WIDEST_V is the largest. */
+#define TO_2(M, V) M(1, V) M(2, V)
+#define TO_6(M, V) TO_2(M, V) M(3, V) M(4, V) M(5, V) M(6, V)
+#define TO_8(M, V) TO_6(M, V) M(7, V) M(8, V)
+#define TO_14(M, V) TO_8(M, V) M(9, V) M(10, V) M(11, V) M(12, V) M(13, V) M(14, V)
+#define TO_24(M, V) TO_14(M, V) M(15, V) M(16, V) M(17, V) M(18, V) M(19, V) M(20, V) \
+    M(21, V) M(22, V) M(23, V) M(24, V)
+#define TILE_ENTRY(P, V) [P] = tile_##P##x##V,
+#define APART_ENTRY(P, V) [P] = apart_##P##x##V,
+
+#if VECTOR == 16
+enum { BLOCKS_AT_ONCE = 4 };
+TO_24(TILE, 1)
+TO_14(TILE, 2)
+TO_8(TILE, 3)
+TO_6(TILE, 4)
+static const int widest[BLOCKS_AT_ONCE + 1] = {0, 24, 14, 8, 6};
+static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][25] = {
+    {0}, {TO_24(TILE_ENTRY, 1)}, {TO_14(TILE_ENTRY, 2)}, {TO_8(TILE_ENTRY, 3)}, {TO_6(TILE_ENTRY, 4)}};
+static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][25] = {
+    {0}, {TO_24(APART_ENTRY, 1)}, {TO_14(APART_ENTRY, 2)}, {TO_8(APART_ENTRY, 3)},
+    {TO_6(APART_ENTRY, 4)}};
+#elif VECTOR == 8
+enum { BLOCKS_AT_ONCE = 1 };
+TO_6(TILE, 2)
+static const int widest[BLOCKS_AT_ONCE + 1] = {0, 6};
+static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(TILE_ENTRY, 2)}};
+static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(APART_ENTRY, 2)}};
+#elif defined __aarch64__
+enum { BLOCKS_AT_ONCE = 1 };
+TO_6(TILE, 4)
+static const int widest[BLOCKS_AT_ONCE + 1] = {0, 6};
+static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(TILE_ENTRY, 4)}};
+static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(APART_ENTRY, 4)}};
+#else
+enum { BLOCKS_AT_ONCE = 1 };
+TO_2(TILE, 4)
+static const int widest[BLOCKS_AT_ONCE + 1] = {0, 2};
+static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][3] = {{0}, {TO_2(TILE_ENTRY, 4)}};
+static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][3] = {{0}, {TO_2(APART_ENTRY, 4)}};
+#endif
+
+/* Rows are covered by tiles of nearly equal width. */
+void conv_tiles(const ConvTile *t)
+{
+    TileFunction *const(*table)[sizeof tile_table[0] / sizeof tile_table[0][0]] =
+        t->x_pixel == 16 ? tile_table : apart_table;
+    for (int64_t block = 0; block < t->blocks; block += BLOCKS_AT_ONCE) {
+        const int64_t blocks = t->blocks < BLOCKS_AT_ONCE ? t->blocks : BLOCKS_AT_ONCE;
+        const int64_t n = (t->pixels + widest[blocks] - 1) / widest[blocks];
+        for (int64_t row = 0; row < t->rows; row++) {
+            const float *x = t->x + row * t->x_row;
+            float *y = t->y + row * t->y_row + block * t->y_block;
+            for (int64_t i = 0; i < n; i++) {
+                const int64_t first = i * t->pixels / n, end = (i + 1) * t->pixels / n;
+                table[blocks][end - first](t, x + first * t->x_pixel, t->weights + block * 16,
+                                           y + first * t->y_pixel);
+            }
+        }
+    }
+}
+
+/* ---- weight gradient ---------------------------------------------------------------------- */
+
+#define TAPS_1(E, M) E(M, 0)
+#define TAPS_2(E, M) TAPS_1(E, M) E(M, 1)
+#define TAPS_3(E, M) TAPS_2(E, M) E(M, 2)
+#define CHANNELS_1(M, t) M(t, 0)
+#define CHANNELS_2(M, t) CHANNELS_1(M, t) M(t, 1)
+#define CHANNELS_4(M, t) CHANNELS_2(M, t) M(t, 2) M(t, 3)
+#define CHANNELS_8(M, t) CHANNELS_4(M, t) M(t, 4) M(t, 5) M(t, 6) M(t, 7)
+
+/* As above with t, i, v for the tap, the channel and the vector. */
+#define GRAD_VECTORS_1(M, t, i) M(t, i, 0)
+#define GRAD_VECTORS_2(M, t, i) GRAD_VECTORS_1(M, t, i) M(t, i, 1)
+#define GRAD_VECTORS_4(M, t, i) GRAD_VECTORS_2(M, t, i) M(t, i, 2) M(t, i, 3)
+#define GRAD_PLACE(t, i, v) (dw + (t) * g->depth * row + (i) * row + (v) * VECTOR)
+#define GRAD_LOAD(t, i, v) vector sum_##t##_##i##_##v = *(const vector *)GRAD_PLACE(t, i, v);
+#define GRAD_STORE(t, i, v) *(vector *)GRAD_PLACE(t, i, v) = sum_##t##_##i##_##v;
+#define GRAD_MULTIPLY(t, i, v) sum_##t##_##i##_##v += input * dy_##v;
+#define GRAD_LOADS_1(t, i) GRAD_VECTORS_1(GRAD_LOAD, t, i)
+#define GRAD_LOADS_2(t, i) GRAD_VECTORS_2(GRAD_LOAD, t, i)
+#define GRAD_LOADS_4(t, i) GRAD_VECTORS_4(GRAD_LOAD, t, i)
+#define GRAD_STORES_1(t, i) GRAD_VECTORS_1(GRAD_STORE, t, i)
+#define GRAD_STORES_2(t, i) GRAD_VECTORS_2(GRAD_STORE, t, i)
+#define GRAD_STORES_4(t, i) GRAD_VECTORS_4(GRAD_STORE, t, i)
+#define GRAD_INPUT(t, i) const vector input = from_##t[i] - (vector){0};
+#define GRAD_PRODUCTS_1(t, i) { GRAD_INPUT(t, i) GRAD_VECTORS_1(GRAD_MULTIPLY, t, i) }
+#define GRAD_PRODUCTS_2(t, i) { GRAD_INPUT(t, i) GRAD_VECTORS_2(GRAD_MULTIPLY, t, i) }
+#define GRAD_PRODUCTS_4(t, i) { GRAD_INPUT(t, i) GRAD_VECTORS_4(GRAD_MULTIPLY, t, i) }
+#define GRAD_DY(p, v) \
+    const vector dy_##v = *(const vector *)(d + (v) * VECTOR / 16 * g->dy_block + (v) * VECTOR % 16);
+#define GRAD_FROM(M, t) const float *from_##t = x + taps[t] + r * g->x_row;
+#define GRAD_NEXT(M, t) from_##t += g->x_pixel;
+
+typedef void GradTileFunction(const ConvGradTile *g, const int64_t *taps, const float *x,
+                              const float *dy, float *dw);
+#define GRAD_TILE(T, I, V)                                                                         \
+    static void grad_tile_##T##x##I##x##V(const ConvGradTile *g, const int64_t *taps,              \
+                                          const float *x, const float *dy, float *restrict dw)     \
+    {                                                                                              \
+        const int64_t row = g->blocks * 16;                                                        \
+        TAPS_##T(CHANNELS_##I, GRAD_LOADS_##V)                                                     \
+        for (int64_t r = 0; r < g->rows; r++) {                                                    \
+            TAPS_##T(GRAD_FROM, )                                                                  \
+            const float *d = dy + r * g->dy_row;                                                   \
+            for (const float *end = d + g->pixels * 16; d < end; d += 16) {                        \
+                VECTORS_##V(GRAD_DY, 0)                                                            \
+                TAPS_##T(CHANNELS_##I, GRAD_PRODUCTS_##V)                                          \
+                TAPS_##T(GRAD_NEXT, )                                                              \
+            }                                                                                      \
+        }                                                                                          \
+        TAPS_##T(CHANNELS_##I, GRAD_STORES_##V)                                                    \
+    }
+
+/* grad_table[blocks][taps], and the input channels of the tiles for so many taps. */
+enum { GRAD_TAPS = 3 };
+#if VECTOR == 16
+enum { GRAD_BLOCKS_AT_ONCE = 2 };
+static const int grad_channels[GRAD_TAPS + 1] = {0, 8, 4, 4};
+GRAD_TILE(1, 8, 1)
+GRAD_TILE(2, 4, 1)
+GRAD_TILE(3, 4, 1)
+GRAD_TILE(1, 8, 2)
+GRAD_TILE(2, 4, 2)
+GRAD_TILE(3, 4, 2)
+static GradTileFunction *const grad_table[GRAD_BLOCKS_AT_ONCE + 1][GRAD_TAPS + 1] = {
+    {0},
+    {0, grad_tile_1x8x1, grad_tile_2x4x1, grad_tile_3x4x1},
+    {0, grad_tile_1x8x2, grad_tile_2x4x2, grad_tile_3x4x2}};
+#elif VECTOR == 8
+enum { GRAD_BLOCKS_AT_ONCE = 1 };
+static const int grad_channels[GRAD_TAPS + 1] = {0, 4, 2, 2};
+GRAD_TILE(1, 4, 2)
+GRAD_TILE(2, 2, 2)
+GRAD_TILE(3, 2, 2)
+static GradTileFunction *const grad_table[GRAD_BLOCKS_AT_ONCE + 1][GRAD_TAPS + 1] = {
+    {0}, {0, grad_tile_1x4x2, grad_tile_2x2x2, grad_tile_3x2x2}};
+#else
+enum { GRAD_BLOCKS_AT_ONCE = 1 };
+static const int grad_channels[GRAD_TAPS + 1] = {0, 2, 1, 1};
+GRAD_TILE(1, 2, 4)
+GRAD_TILE(2, 1, 4)
+GRAD_TILE(3, 1, 4)
+static GradTileFunction *const grad_table[GRAD_BLOCKS_AT_ONCE + 1][GRAD_TAPS + 1] = {
+    {0}, {0, grad_tile_1x2x4, grad_tile_2x1x4, grad_tile_3x1x4}};
+#endif
+
+void conv_grad_tiles(const ConvGradTile *g)
+{
+    const int64_t calls = (g->n_taps + GRAD_TAPS - 1) / GRAD_TAPS;
+    const int64_t blocks = g->blocks < GRAD_BLOCKS_AT_ONCE ? g->blocks : GRAD_BLOCKS_AT_ONCE;
+    for (int64_t block = 0; block < g->blocks; block += blocks) {
+        for (int64_t call = 0; call < calls; call++) {
+            const int64_t tap = call * g->n_taps / calls, taps = (call + 1) * g->n_taps / calls - tap;
+            for (int64_t i = 0; i < g->channels; i += grad_channels[taps])
+                grad_table[blocks][taps](
+                    g, g->taps + tap, g->x + i, g->dy + block * g->dy_block,
+                    g->dw + ((tap * g->depth + i) * g->blocks + block) * 16);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+/* The micro-kernels of the convolutions, and what their templates share; conv_tiles.c has the bodies
+ * and is compiled once, every kernel made from a conv template is linked with it. This text stands
+ * behind prelude.h.
+ *
+ * A patch is the part of an operand that a task works on, [blocks][rows][columns][16], with zeros
+ * wherever a window reaches over the tensor's edge: the micro-kernels know no edges. A tap is one
+ * place of the window in one block of input channels: where it lies in the patch and in the weights.
+ * Taps are a table, so one micro-kernel serves all kernels, dilations, transposed phases and 1x1.
+ * Distances are in floats.
+ */
+#include <stdbool.h>
+
+typedef struct {
+    int64_t x;         /* from the pixel's address in the patch */
+    int64_t weights;   /* from ConvTile.weights */
+    int64_t channels;  /* 1 to 16 */
+} ConvTap;
+
+/* y[block][row][pixel][16] (+)= sum over taps and channels of x * weights. */
+typedef struct {
+    const float *x, *weights; /* weights: [channel][blocks * 16] at each tap */
+    float *y;
+    const ConvTap *taps;
+    int64_t n_taps;           /* none: y becomes zero, or stays */
+    int64_t rows, pixels, blocks;
+    int64_t x_row, x_pixel;   /* from one result row or pixel to the next */
+    int64_t y_row, y_pixel, y_block;
+    bool accumulate;          /* add to y */
+} ConvTile;
+enum { CONV_TILE_BLOCKS = 4 };         /* most blocks of a ConvTile */
+void conv_tiles(const ConvTile *);
+
+/* dw[tap][channel][blocks * 16] += sum over rows and pixels of x at the tap * dy. */
+typedef struct {
+    const float *x, *dy;
+    float *dw;
+    const int64_t *taps;      /* each one's place in the patch */
+    int64_t n_taps;
+    int64_t channels;         /* 1 to 16; up to `depth` may be computed */
+    int64_t depth;            /* channels in dw, a multiple of 8 */
+    int64_t rows, pixels, blocks;
+    int64_t x_row, x_pixel;
+    int64_t dy_row, dy_block;
+} ConvGradTile;
+enum { CONV_GRAD_TILE_BLOCKS = 2 };
+void conv_grad_tiles(const ConvGradTile *);
+
+typedef void ReadRow(const KernelArguments *, int64_t n, int64_t cb, int64_t h, int64_t w,
+                     int64_t count, float *restrict out);
+
+/* Rows `top`... of one channel block, columns `left`..., into out; zeros outside the H x W tensor. */
+static inline void conv_patch(const KernelArguments *a, ReadRow *read, int64_t n, int64_t cb,
+                              int64_t H, int64_t W, int64_t top, int64_t left, int64_t rows,
+                              int64_t columns, float *out)
+{
+    const int64_t first = left < 0 ? (-left < columns ? -left : columns) : 0;
+    const int64_t end = W - left < columns ? (W - left > first ? W - left : first) : columns;
+    for (int64_t row = 0; row < rows; row++, out += columns * 16) {
+        const int64_t h = top + row;
+        if (h < 0 || h >= H || end == first) {
+            memset(out, 0, (size_t)columns * 64);
+            continue;
+        }
+        memset(out, 0, (size_t)first * 64);
+        read(a, n, cb, h, left + first, end - first, out + first * 16);
+        memset(out + end * 16, 0, (size_t)(columns - end) * 64);
+    }
+}

@@ -1,0 +1,261 @@
+/* See lower_conv.h. Sizes of caches are those of common cores: 32 KB and more of first level, 512 KB
+ * and more of second level.
+ */
+#include "lower_conv.h"
+
+#include <string.h>
+
+enum {
+    CACHE_BYTES = 640 << 10,       /* patch and band of a task */
+    BAND_PIXELS = 512,             /* result pixels for which weights in the first level are read */
+    LEAST_BAND_PIXELS = 256,
+    WANTED_TASKS = 16,             /* a sample: enough for most machines' threads */
+    TASK_FLOPS = 8 << 20,          /* a smaller task is not worth its overhead */
+    TAP_BYTES = 24,                /* of a ConvTap */
+    GRAD_SLOT_BYTES = 640 << 10,   /* larger weights are not copied for each slot */
+    GRAD_TASKS = 32,
+    GRAD_BAND_PIXELS = 1024,
+    GRAD_CALL_PIXELS = 128,
+};
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t round_up(int64_t a, int64_t b)
+{
+    return divide_up(a, b) * b;
+}
+
+static int64_t floor_divide(int64_t a, int64_t b)
+{
+    return a / b - (a % b < 0);
+}
+
+/* A distance in floats between blocks that are read together: not a multiple of a large power of
+ * two, which would put all of them into the same few places of the cache. */
+static int64_t plane_floats(int64_t pixels)
+{
+    return (pixels % 16 == 0 ? pixels + 4 : pixels) * 16;
+}
+
+static void add_sizes(ConvLowering *out, const int64_t *sizes, int n)
+{
+    memcpy(out->sizes + out->n_sizes, sizes, (size_t)n * sizeof *sizes);
+    out->n_sizes += n;
+}
+
+static void add_pack_sizes(ConvLowering *out, const int64_t *sizes, int n)
+{
+    memcpy(out->pack_sizes, sizes, (size_t)n * sizeof *sizes);
+    out->n_pack_sizes = n;
+}
+
+#define SIZES(...) (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+
+/* How rows of the result meet rows of x: see kernels/host/conv.c. */
+typedef struct {
+    int64_t step, phases, shift, spread, origin;
+    int64_t reach;                 /* rows of x that one row in every phase needs */
+} Window;
+
+static Window window_of(const ConvShape *s)
+{
+    const int64_t span = (s->kernel - 1) * s->dilation;
+    if (!s->transposed)
+        return (Window){s->stride, 1, -s->padding, s->dilation, -s->padding, span + 1};
+    const int64_t origin = -floor_divide(span - s->padding, s->stride);
+    const int64_t last = (s->stride - 1 + s->padding) / s->stride;
+    return (Window){1, s->stride, s->padding, -s->dilation, origin, last - origin + 1};
+}
+
+/* Rows (or columns) of x for so many of the result. */
+static int64_t patch_rows(const Window *w, int64_t rows)
+{
+    return (divide_up(rows, w->phases) - 1) * w->step + w->reach;
+}
+
+/* Output blocks that are multiplied together. */
+static int64_t tile_of(const ConvShape *s, int64_t most_blocks)
+{
+    const int64_t blocks = divide_up(s->K, 16), K = s->K / s->groups, C = s->C / s->groups;
+    if (s->groups > 1) {
+        int64_t tile = 1;
+        if (K % 16 == 0 && C % 16 == 0) {
+            for (int64_t i = 2; i <= most_blocks; i++)
+                tile = K / 16 % i == 0 ? i : tile;
+        }
+        return tile;
+    }
+    if (blocks > 4 && blocks % 4 == 1 && most_blocks == 4)
+        return 3;                  /* rather than a last tile of one block */
+    return least(blocks, most_blocks);
+}
+
+/* Most input blocks that a tile's outputs read. */
+static int64_t range_of(const ConvShape *s, int64_t tile)
+{
+    const int64_t K = s->K / s->groups, C = s->C / s->groups;
+    int64_t range = 0;
+    if (s->groups == 1)
+        return divide_up(s->C, 16);
+    for (int64_t k = 0; k < s->K; k += tile * 16) {
+        const int64_t first = k / K * C / 16;
+        const int64_t last = ((least(k + tile * 16, s->K) - 1) / K * C + C - 1) / 16;
+        range = most(range, last - first + 1);
+    }
+    return range;
+}
+
+static double conv_flops(const ConvShape *s)
+{
+    const double pixels = s->transposed ? (double)s->H * s->W : (double)s->P * s->Q;
+    return 2.0 * pixels * s->C / s->groups * s->K * s->kernel * s->kernel;
+}
+
+static int64_t wanted_tasks(const ConvShape *s)
+{
+    const double tasks = conv_flops(s) / TASK_FLOPS;
+    return tasks < 1 ? 1 : tasks > WANTED_TASKS ? WANTED_TASKS : (int64_t)tasks;
+}
+
+static void lower_depthwise(const ConvShape *s, ConvLowering *out)
+{
+    const Window w = window_of(s);
+    const int64_t taps = s->kernel * s->kernel, blocks = divide_up(s->C, 16);
+    const int64_t columns = patch_rows(&w, s->Q);
+    int64_t rows = most(1, CACHE_BYTES / 64 / (columns * w.step));
+    rows = least(rows, divide_up(s->P, divide_up(wanted_tasks(s), blocks)));
+    rows = round_up(rows, w.phases);
+    const int64_t line_offset = patch_rows(&w, rows) * columns * 64;
+    const int64_t taps_offset = line_offset + s->Q * 64;
+    out->template = "conv_depthwise.c";
+    out->parts = divide_up(s->P, rows);
+    out->rows = rows;
+    out->scratch_bytes = round_up(taps_offset + taps * TAP_BYTES, 64);
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, rows, s->kernel, w.step,
+                         w.phases, w.shift, w.spread, w.origin, patch_rows(&w, rows), columns,
+                         line_offset, taps_offset));
+    out->packed_bytes = blocks * taps * 64;
+    out->pack_template = "conv_depthwise_pack.c";
+    add_pack_sizes(out, SIZES(s->C, s->kernel));
+}
+
+/* Result rows that are computed together, a multiple of the phases: what fits the cache, but not less
+ * than the weights' way into the first level is worth. */
+static int64_t band_of(const ConvShape *s, const Window *w, int64_t tile)
+{
+    const int64_t columns = patch_rows(w, s->Q), blocks = divide_up(s->C, 16);
+    int64_t band = w->phases;
+    while (band < s->P) {
+        const int64_t next = band + w->phases;
+        const int64_t bytes = 64 * (blocks * patch_rows(w, next) * columns + tile * next * s->Q);
+        if (next * s->Q > BAND_PIXELS * w->phases * w->phases
+            || (bytes > CACHE_BYTES && band * s->Q >= LEAST_BAND_PIXELS))
+            break;
+        band = next;
+    }
+    return band;
+}
+
+void lower_conv(const ConvShape *s, ConvLowering *out)
+{
+    memset(out, 0, sizeof *out);
+    if (s->groups > 1 && s->groups == s->C && s->groups == s->K) {
+        lower_depthwise(s, out);
+        return;
+    }
+    const Window w = window_of(s);
+    const int64_t taps = s->kernel * s->kernel, x_blocks = divide_up(s->C, 16);
+    const int64_t tile = tile_of(s, 4), range = range_of(s, tile);
+    const int64_t tiles = divide_up(divide_up(s->K, 16), tile);
+    const int64_t tile_weights = tile * 16 * taps * (s->groups == 1 ? s->C : range * 16);
+    const int64_t columns = patch_rows(&w, s->Q), wanted = wanted_tasks(s);
+
+    int64_t band = band_of(s, &w, tile);
+    band = round_up(divide_up(s->P, divide_up(s->P, band)), w.phases);
+    const int64_t bands = divide_up(s->P, band);
+    const int64_t rows = band * divide_up(bands, least(bands, wanted));
+    out->rows = rows;
+    out->parts = divide_up(s->P, rows);
+    const int64_t split = divide_up(tiles, least(tiles, divide_up(divide_up(wanted, 2), out->parts)));
+    const int64_t splits = divide_up(tiles, split);
+
+    const int64_t plane = plane_floats(patch_rows(&w, band) * columns);
+    const int64_t band_plane = plane_floats(band * s->Q);
+    const int64_t chunk = divide_up(x_blocks, divide_up(x_blocks * plane * 4, CACHE_BYTES));
+    const int64_t band_blocks = chunk < x_blocks ? split * tile : tile;
+    const int64_t band_offset = chunk * plane * 4;
+    const int64_t taps_offset = band_offset + band_blocks * band_plane * 4;
+    out->template = "conv.c";
+    out->scratch_bytes = round_up(taps_offset + least(chunk, range) * taps * TAP_BYTES, 64);
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, rows, s->kernel, s->groups));
+    add_sizes(out, SIZES(w.step, w.phases, w.shift, w.spread, w.origin, tile, range, tile_weights,
+                         splits, split, band, chunk, patch_rows(&w, band), columns, plane, band_plane,
+                         band_offset, taps_offset));
+    out->packed_bytes = tiles * tile_weights * 4;
+    out->pack_template = "conv_pack.c";
+    add_pack_sizes(out, SIZES(s->C, s->K, s->kernel, s->groups, s->transposed, tile, range, tile_weights));
+}
+
+static void lower_depthwise_grad_weight(const ConvShape *s, const Window *w, ConvLowering *out)
+{
+    const int64_t taps = s->kernel * s->kernel, blocks = divide_up(s->C, 16);
+    const int64_t columns = patch_rows(w, s->Q);
+    const int64_t band = least(s->P, divide_up(GRAD_BAND_PIXELS, s->Q));
+    const int64_t slots = divide_up(GRAD_TASKS, blocks);
+    const int64_t dy_offset = patch_rows(w, band) * columns * 16;
+    out->template = "conv_depthwise_grad_weight.c";
+    out->scratch_bytes = (dy_offset + band * s->Q * 16) * 4;
+    out->workspace_bytes = slots * blocks * taps * 64;
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, s->kernel, s->stride, s->padding,
+                         s->dilation, slots, band, patch_rows(w, band), columns, dy_offset));
+}
+
+void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)
+{
+    memset(out, 0, sizeof *out);
+    ConvShape forward = *s;
+    forward.transposed = false;
+    const Window w = window_of(&forward);
+    out->parts = 1;
+    out->rows = s->P;
+    if (s->groups > 1 && s->groups == s->C && s->groups == s->K) {
+        lower_depthwise_grad_weight(s, &w, out);
+        return;
+    }
+    const int64_t taps = s->kernel * s->kernel;
+    const int64_t x_blocks = divide_up(s->C, 16), dy_blocks = divide_up(s->K, 16);
+    const int64_t tile = tile_of(s, 2), range = range_of(s, tile), tiles = divide_up(dy_blocks, tile);
+    const int64_t depth = least(16, round_up(s->C, 8));
+    const int64_t tile_bytes = taps * depth * tile * 64, copy_bytes = tiles * range * tile_bytes;
+    const int64_t columns = patch_rows(&w, s->Q);
+    const int64_t slots = copy_bytes <= GRAD_SLOT_BYTES ? GRAD_TASKS : 0;
+    const int64_t tap_parts = least(taps, divide_up(GRAD_TASKS, tiles * range));
+    const int64_t band = slots ? least(divide_up(s->P, 8), divide_up(GRAD_BAND_PIXELS, s->Q)) : s->P;
+
+    const int64_t patch_plane = plane_floats(patch_rows(&w, band) * columns);
+    const int64_t dy_plane = plane_floats(band * s->Q);
+    const int64_t dy_offset = x_blocks * patch_plane, sample = dy_offset + dy_blocks * dy_plane;
+    const int64_t call_pixels = divide_up(s->Q, divide_up(s->Q, GRAD_CALL_PIXELS));
+    const int64_t sum_offset = slots ? sample * 4 : 0, taps_offset = sum_offset + tile_bytes;
+    out->template = "conv_grad_weight.c";
+    out->scratch_bytes = round_up(taps_offset + taps * 8, 64);
+    out->workspace_bytes = slots * copy_bytes;
+    out->workspace_sample_bytes = slots ? 0 : sample * 4;
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, s->kernel, s->stride, s->padding,
+                         s->dilation, s->groups, tile, range, depth, slots, tap_parts, band));
+    add_sizes(out, SIZES(divide_up(GRAD_CALL_PIXELS, call_pixels), call_pixels, patch_rows(&w, band),
+                         columns, patch_plane, dy_plane, dy_offset, sample, sum_offset, taps_offset));
+}

@@ -1,0 +1,43 @@
+/* How a convolution's kernels are called: template, sizes, parts and memory from its shape.
+ *
+ * The decisions about tiles, bands and splits are made here, in plain numbers; the templates
+ * (kernels/host/conv*.c) only follow them. All of them depend on sizes, none on the number of threads.
+ */
+#ifndef LOWER_CONV_H
+#define LOWER_CONV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* x is [C,H,W], the result [K,P,Q]. `transposed`: conv_transpose, or conv_grad_input (x is dy); its
+ * weights have the channels of x first, [C][K/groups][kernel][kernel], else [K][C/groups]... .
+ * For a weight gradient x and dy are [C,H,W] and [K,P,Q] and the result is [K][C/groups]...; that of
+ * conv_transpose has its own dy as x, and its x as dy. */
+typedef struct {
+    int64_t C, H, W, K, P, Q;
+    int64_t kernel, stride, padding, dilation, groups;
+    bool transposed;
+} ConvShape;
+
+enum { CONV_SIZES = 32 };
+
+typedef struct {
+    const char *template;            /* file in kernels/host */
+    int n_sizes;
+    int64_t sizes[CONV_SIZES];       /* the template's own, in its order */
+    int64_t parts, rows;             /* result rows p*rows ... of part p of a sample; else 1, P */
+    int64_t scratch_bytes;           /* a thread */
+    int64_t packed_bytes;            /* own buffer 0: packed weights; 0 for a weight gradient */
+    const char *pack_template;       /* own buffers: weights, packed weights; NULL: none */
+    int n_pack_sizes;
+    int64_t pack_sizes[CONV_SIZES];
+    /* Own buffer 1 of a weight gradient (own buffer 0 is the result); one of them is zero: */
+    int64_t workspace_bytes;         /* fixed */
+    int64_t workspace_sample_bytes;  /* times N */
+} ConvLowering;
+
+/* Forward and input gradient. */
+void lower_conv(const ConvShape *, ConvLowering *);
+void lower_conv_grad_weight(const ConvShape *, ConvLowering *);
+
+#endif

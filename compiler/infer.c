@@ -1,0 +1,650 @@
+/* Shape and type of every operator from its operands'.
+ *
+ * One rule an operator, used three ways: infer_call checks what the model's author wrote, before there
+ * is a node, and reports in named dimensions which operand is wrong and where it was made; infer runs
+ * over a built graph; infer_node serves the passes, for which a violation is a bug of ours.
+ * Letters: an activation is [C,H,W] (N implied), a result [K,P,Q].
+ */
+#include "seg.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+typedef struct {
+    Graph *graph;          /* of the passes; NULL for infer_call */
+    Compilation *user;     /* of infer_call; NULL for the passes */
+    Node *node;
+    const Loc *arguments;  /* of infer_call: where the operands stand */
+    Shape *weight;         /* of infer_call */
+} Rule;
+
+static const int64_t MAX_DIM = INT32_MAX, MAX_COUNT = (int64_t)1 << 40;
+
+static const struct { Attribute attribute; double least, most; const char *text; } ranges[] = {
+    {ATTR_CHANNELS, 1, INT32_MAX, "at least 1"},
+    {ATTR_KERNEL, 1, 65535, "between 1 and 65535"},
+    {ATTR_STRIDE, 1, 65535, "between 1 and 65535"},
+    {ATTR_PADDING, 0, 65535, "between 0 and 65535"},
+    {ATTR_OUTPUT_PADDING, 0, 65535, "between 0 and 65535"},
+    {ATTR_DILATION, 1, 65535, "between 1 and 65535"},
+    {ATTR_GROUPS, 1, INT32_MAX, "at least 1"},
+    {ATTR_SCALE, 1, 65535, "between 1 and 65535"},
+    {ATTR_EPS, 1e-30, 1e30, "positive"},
+    {ATTR_MOMENTUM, 0, 1, "between 0 and 1"},
+    {ATTR_RATE, 0, 0.999999, "at least 0 and less than 1"},
+    {ATTR_SMOOTH, 0, 1e30, "at least 0"},
+};
+
+/* ---- messages -------------------------------------------------------------------------------- */
+
+/* Reports the error at an operand, or at the whole call (-1). Always false. */
+__attribute__((format(printf, 3, 4)))
+static bool fail(const Rule *rule, int operand, const char *format, ...)
+{
+    Node *node = rule->node;
+    Arena *arena = rule->user ? rule->user->arena : rule->graph->arena;
+    char *message = arena_alloc(arena, 1024);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(message, 1024, format, list);
+    va_end(list);
+    const char *op = op_facts[node->op].name;
+    if (!rule->user)
+        bug("%s: %s\n  %s", op, message, node_text(rule->graph, node));
+    if (operand < 0)
+        error_at(rule->user, node->loc, "%s: %s", op, message);
+    else
+        error_spans(rule->user, rule->arguments[operand], rule->arguments, node->n_inputs,
+                    "%s: %s", op, message);
+    return false;
+}
+
+static bool is_name(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (text[i] != '_' && !(text[i] >= '0' && text[i] <= '9')
+            && !((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z'))
+            return false;
+    return length > 0;
+}
+
+/* The operand as its reader knows it: 'skip3' where the model says so, else "operand 2". */
+static const char *operand_name(const Rule *rule, int operand)
+{
+    Arena *arena = rule->user ? rule->user->arena : rule->graph->arena;
+    if (rule->arguments && rule->arguments[operand].file) {
+        Loc loc = rule->arguments[operand];
+        size_t length = loc.end - loc.begin;
+        if (length < 60 && is_name(loc.file->text + loc.begin, length))
+            return arena_printf(arena, "'%.*s'", (int)length, loc.file->text + loc.begin);
+    }
+    const Node *input = rule->node->inputs[operand];
+    if (op_facts[input->op].kind == KIND_SOURCE)
+        return input->op == OP_CONSTANT ? "the number" : arena_printf(arena, "'%s'", input->name);
+    return arena_printf(arena, "the result of %s", op_facts[input->op].name);
+}
+
+/* "C=3, H=256, W=256", "[64,3,3,3]" */
+static const char *shape_text(const Rule *rule, Shape shape)
+{
+    Arena *arena = rule->user ? rule->user->arena : rule->graph->arena;
+    if (shape.rank == 3)
+        return arena_printf(arena, "C=%lld, H=%lld, W=%lld", (long long)shape.dims[0],
+                            (long long)shape.dims[1], (long long)shape.dims[2]);
+    Text text = {.arena = arena};
+    text_printf(&text, "[");
+    for (int i = 0; i < shape.rank; i++)
+        text_printf(&text, "%s%lld", i ? "," : "", (long long)shape.dims[i]);
+    text_printf(&text, "]");
+    return text.text;
+}
+
+/* Notes where an operand comes from, and why its height or width is what it is. */
+static void note_origin(const Rule *rule, int operand)
+{
+    const Node *made = rule->node->inputs[operand];
+    if (!rule->user || made->op == OP_CONSTANT)
+        return;
+    const char *name = operand_name(rule, operand), *op = op_facts[made->op].name;
+    if (made->op == OP_MAX_POOL || made->op == OP_AVG_POOL || made->op == OP_CONV) {
+        int64_t h = made->inputs[0]->shape.dims[1];
+        int64_t window = (int64_t)(made->attr[ATTR_KERNEL] - 1)
+            * (made->op == OP_CONV ? (int64_t)made->attr[ATTR_DILATION] : 1) + 1;
+        int64_t stride = (int64_t)made->attr[ATTR_STRIDE];
+        if (stride > 1 && (h + 2 * (int64_t)made->attr[ATTR_PADDING] - window) % stride) {
+            note_at(rule->user, made->loc,
+                    "%s made here: %s of H=%lld with kernel %g, stride %g rounds down", name, op,
+                    (long long)h, made->attr[ATTR_KERNEL], made->attr[ATTR_STRIDE]);
+            return;
+        }
+    }
+    note_at(rule->user, made->loc, "%s made here: %s of %s", name, op,
+            shape_text(rule, made->shape));
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+static int64_t attribute(const Node *node, Attribute which)
+{
+    return (int64_t)node->attr[which];
+}
+
+static bool check_attributes(const Rule *rule)
+{
+    const Node *node = rule->node;
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        Attribute which = ranges[i].attribute;
+        double value = node->attr[which];
+        if (op_has_attribute(node->op, which)
+            && !(value >= ranges[i].least && value <= ranges[i].most))
+            return fail(rule, -1, "%s must be %s, got %g", attribute_facts[which].name,
+                        ranges[i].text, value);
+    }
+    return true;
+}
+
+/* Sets the result's shape after checking that its size can be computed with. */
+static bool give(const Rule *rule, Shape shape)
+{
+    int64_t count = 1;
+    for (int i = 0; i < shape.rank; i++) {
+        if (shape.dims[i] < 1)
+            return fail(rule, -1, "the result would be empty: %s", shape_text(rule, shape));
+        if (shape.dims[i] > MAX_DIM || __builtin_mul_overflow(count, shape.dims[i], &count)
+            || count > MAX_COUNT)
+            return fail(rule, -1, "the result would be too large: %s", shape_text(rule, shape));
+    }
+    rule->node->shape = shape;
+    rule->node->type = TYPE_F32;
+    return true;
+}
+
+static Shape vector(int64_t count)
+{
+    return shape_fixed(1, (int64_t[]){count});
+}
+
+static Shape rows(int64_t count, int64_t channels)
+{
+    return shape_fixed(2, (int64_t[]){count, channels});
+}
+
+/* The operand is an activation of type f32. */
+static bool need_activation(const Rule *rule, int operand)
+{
+    const Node *input = rule->node->inputs[operand];
+    if (!input->shape.batched || input->shape.rank != 3)
+        return fail(rule, operand, "expected an activation, got %s, which is %s",
+                    operand_name(rule, operand),
+                    op_facts[input->op].kind == KIND_LOSS ? "a loss" : "one number for the batch");
+    if (input->type != TYPE_F32)
+        return fail(rule, operand, "expected f32, got %s, which is u8: divide it first, as in "
+                    "image / 255", operand_name(rule, operand));
+    return true;
+}
+
+/* Passes only: the operand has this shape. */
+static bool need_shape(const Rule *rule, int operand, Shape expected)
+{
+    if (shape_equal(rule->node->inputs[operand]->shape, expected))
+        return true;
+    return fail(rule, operand, "operand %d: expected %s, got %s", operand,
+                shape_text(rule, expected),
+                shape_text(rule, rule->node->inputs[operand]->shape));
+}
+
+/* The two operands agree in one dimension (1 H, 2 W, 0 C). */
+static bool need_equal(const Rule *rule, int a, int b, int dimension)
+{
+    static const char *const names[] = {"channels", "heights", "widths"};
+    int64_t left = rule->node->inputs[a]->shape.dims[dimension];
+    int64_t right = rule->node->inputs[b]->shape.dims[dimension];
+    if (left == right)
+        return true;
+    const Loc *spans = rule->arguments;
+    if (!rule->user)
+        return fail(rule, a, "%s differ: %lld, %lld", names[dimension], (long long)left,
+                    (long long)right);
+    error_spans(rule->user, spans[a], &spans[b], 1, "%s: %s differ: %s has %c=%lld, %s has %c=%lld",
+                op_facts[rule->node->op].name, names[dimension], operand_name(rule, a),
+                "CHW"[dimension], (long long)left, operand_name(rule, b), "CHW"[dimension],
+                (long long)right);
+    note_origin(rule, a);
+    note_origin(rule, b);
+    return false;
+}
+
+/* ---- contractions ---------------------------------------------------------------------------- */
+
+/* Passes: the weight and bias that follow x. infer_call: tells the weight's shape. */
+static bool check_weight(const Rule *rule, Shape weight, int64_t channels)
+{
+    int64_t count = 1;
+    for (int i = 0; i < weight.rank; i++)
+        if (__builtin_mul_overflow(count, weight.dims[i], &count) || count > MAX_COUNT)
+            return fail(rule, -1, "the weight would be too large: %s", shape_text(rule, weight));
+    if (rule->user) {
+        *rule->weight = weight;
+        return true;
+    }
+    return need_shape(rule, 1, weight)
+        && (rule->node->n_inputs < 3 || need_shape(rule, 2, vector(channels)));
+}
+
+/* A convolution's or pool's output size; 0 where the window does not fit. */
+static int64_t window_count(const Node *node, int64_t size, int64_t dilation)
+{
+    int64_t window = dilation * (attribute(node, ATTR_KERNEL) - 1) + 1;
+    int64_t room = size + 2 * attribute(node, ATTR_PADDING) - window;
+    return room < 0 ? 0 : room / attribute(node, ATTR_STRIDE) + 1;
+}
+
+static bool give_windows(const Rule *rule, int64_t channels, int64_t dilation)
+{
+    const Node *node = rule->node;
+    int64_t h = node->inputs[0]->shape.dims[1], w = node->inputs[0]->shape.dims[2];
+    int64_t p = window_count(node, h, dilation), q = window_count(node, w, dilation);
+    if (!p || !q)
+        return fail(rule, 0, "kernel %lld%s does not fit into %s with %c=%lld and padding %lld",
+                    (long long)attribute(node, ATTR_KERNEL),
+                    dilation > 1 ? arena_printf(rule->user ? rule->user->arena : rule->graph->arena,
+                                                " (dilation %lld)", (long long)dilation) : "",
+                    operand_name(rule, 0), p ? 'W' : 'H', (long long)(p ? w : h),
+                    (long long)attribute(node, ATTR_PADDING));
+    return give(rule, shape_sample(channels, p, q));
+}
+
+static bool check_groups(const Rule *rule)
+{
+    const Node *node = rule->node;
+    int64_t c = node->inputs[0]->shape.dims[0], k = attribute(node, ATTR_CHANNELS);
+    int64_t groups = attribute(node, ATTR_GROUPS);
+    if (c % groups)
+        return fail(rule, 0, "groups=%lld does not divide the channels of %s, C=%lld",
+                    (long long)groups, operand_name(rule, 0), (long long)c);
+    if (k % groups)
+        return fail(rule, -1, "groups=%lld does not divide channels=%lld", (long long)groups,
+                    (long long)k);
+    return true;
+}
+
+static bool rule_conv(const Rule *rule)
+{
+    const Node *node = rule->node;
+    if (!need_activation(rule, 0) || !check_groups(rule))
+        return false;
+    int64_t k = attribute(node, ATTR_CHANNELS), kernel = attribute(node, ATTR_KERNEL);
+    int64_t per_group = node->inputs[0]->shape.dims[0] / attribute(node, ATTR_GROUPS);
+    Shape weight = shape_fixed(4, (int64_t[]){k, per_group, kernel, kernel});
+    return check_weight(rule, weight, k)
+        && give_windows(rule, k, attribute(node, ATTR_DILATION));
+}
+
+static bool rule_conv_transpose(const Rule *rule)
+{
+    const Node *node = rule->node;
+    if (!need_activation(rule, 0) || !check_groups(rule))
+        return false;
+    int64_t k = attribute(node, ATTR_CHANNELS), kernel = attribute(node, ATTR_KERNEL);
+    int64_t stride = attribute(node, ATTR_STRIDE), dilation = attribute(node, ATTR_DILATION);
+    int64_t end = attribute(node, ATTR_OUTPUT_PADDING);
+    const int64_t *x = node->inputs[0]->shape.dims;
+    if (end >= stride && end >= dilation)
+        return fail(rule, -1, "output_padding=%lld must be less than stride or dilation",
+                    (long long)end);
+    Shape weight =
+        shape_fixed(4, (int64_t[]){x[0], k / attribute(node, ATTR_GROUPS), kernel, kernel});
+    int64_t more = dilation * (kernel - 1) + end + 1 - 2 * attribute(node, ATTR_PADDING);
+    int64_t p = (x[1] - 1) * stride + more, q = (x[2] - 1) * stride + more;
+    return check_weight(rule, weight, k) && give(rule, shape_sample(k, p, q));
+}
+
+static bool rule_linear(const Rule *rule)
+{
+    const Node *node = rule->node;
+    int64_t k = attribute(node, ATTR_CHANNELS);
+    if (!need_activation(rule, 0))
+        return false;
+    Shape weight = rows(k, shape_count(node->inputs[0]->shape));
+    return check_weight(rule, weight, k) && give(rule, shape_sample(k, 1, 1));
+}
+
+/* Gradients whose shape the caller gave: only its kind is checked. */
+static bool rule_given(const Rule *rule, bool batched, int rank)
+{
+    const Shape shape = rule->node->shape;
+    if (shape.rank == 0)
+        return fail(rule, -1, "the caller must give the shape");
+    if (shape.batched != batched || shape.rank != rank)
+        return fail(rule, -1, "the caller gave the shape %s", shape_text(rule, shape));
+    return need_activation(rule, 0) && give(rule, shape);
+}
+
+static bool rule_conv_grad_weight(const Rule *rule)
+{
+    const Node *node = rule->node;
+    int64_t kernel = attribute(node, ATTR_KERNEL);
+    if (!need_activation(rule, 0) || !need_activation(rule, 1))
+        return false;
+    int64_t c = node->inputs[0]->shape.dims[0], k = node->inputs[1]->shape.dims[0];
+    return give(rule, shape_fixed(4, (int64_t[]){k, c / attribute(node, ATTR_GROUPS), kernel,
+                                                 kernel}));
+}
+
+static bool rule_linear_grad_weight(const Rule *rule)
+{
+    const Node *node = rule->node;
+    return need_activation(rule, 0) && need_activation(rule, 1)
+        && give(rule, rows(node->inputs[1]->shape.dims[0], shape_count(node->inputs[0]->shape)));
+}
+
+/* ---- batch normalisation: fixed tensors of C numbers or rows of C ----------------------------- */
+
+static int64_t channels_of(const Node *node, int operand)
+{
+    Shape shape = node->inputs[operand]->shape;
+    return shape.dims[shape.rank == 2 ? 1 : 0];
+}
+
+/* Operands from `first`: n_rows (0: a vector) of C each, as the letters say. */
+static bool need_rows(const Rule *rule, int first, const char *row_counts, int64_t c)
+{
+    for (int i = 0; row_counts[i]; i++) {
+        int count = row_counts[i] - '0';
+        if (!need_shape(rule, first + i, count ? rows(count, c) : vector(c)))
+            return false;
+    }
+    return true;
+}
+
+static bool rule_batch_norm(const Rule *rule)
+{
+    const Node *node = rule->node;
+    if (!need_activation(rule, 0))
+        return false;
+    Shape x = node->inputs[0]->shape;
+    if (rule->user)
+        *rule->weight = vector(x.dims[0]);
+    else if (!need_rows(rule, 1, "0000", x.dims[0]))
+        return false;
+    return give(rule, x);
+}
+
+static bool rule_statistics(const Rule *rule)
+{
+    const Node *node = rule->node;
+    int64_t c = channels_of(node, 0);
+    switch ((int)node->op) {
+    case OP_BATCH_MOMENTS:
+        return need_activation(rule, 0) && give(rule, rows(2, c));
+    case OP_BATCH_NORM_COEFFICIENTS:
+        return need_rows(rule, 0, "200", c) && give(rule, rows(2, c));
+    case OP_BATCH_NORM_RUNNING:
+        return need_rows(rule, 0, "0000", c) && give(rule, rows(2, c));
+    case OP_AFFINE:
+        return need_activation(rule, 0) && need_rows(rule, 1, "2", c)
+            && give(rule, node->inputs[0]->shape);
+    case OP_BATCH_NORM_SUMS:
+        return need_activation(rule, 0) && need_shape(rule, 1, node->inputs[0]->shape)
+            && need_rows(rule, 2, "2", c) && give(rule, rows(2, c));
+    case OP_BATCH_NORM_SLOPES:
+        return need_rows(rule, 0, "202", c) && give(rule, rows(3, c));
+    case OP_COMBINE:
+        return need_activation(rule, 0) && need_shape(rule, 1, node->inputs[0]->shape)
+            && need_rows(rule, 2, "3", c) && give(rule, node->inputs[0]->shape);
+    case OP_BATCH_NORM_GRAD_WEIGHT:
+        return need_rows(rule, 0, "22", c) && give(rule, vector(c));
+    case OP_BATCH_NORM_GRAD_BIAS:
+        return need_rows(rule, 0, "2", c) && give(rule, vector(c));
+    case OP_RUNNING_MEAN: case OP_RUNNING_VAR:
+        return need_rows(rule, 0, "02", c) && give(rule, vector(c));
+    case OP_FOLD_WEIGHT:
+        return need_rows(rule, 1, "2", node->inputs[0]->shape.dims[0])
+            && give(rule, node->inputs[0]->shape);
+    case OP_FOLD_BIAS:
+        return need_rows(rule, 0, node->n_inputs > 1 ? "20" : "2", c) && give(rule, vector(c));
+    }
+    bug("rule_statistics: %s", op_facts[node->op].name);
+}
+
+/* ---- pointwise ------------------------------------------------------------------------------- */
+
+static bool is_scalar(Shape shape)
+{
+    return !shape.batched && shape_count(shape) == 1;
+}
+
+/* a and b broadcast over the batch (a fixed one), the channels (C=1) and the pixels (H=W=1). */
+static bool rule_broadcast(const Rule *rule)
+{
+    const Node *a = rule->node->inputs[0], *b = rule->node->inputs[1];
+    if (shape_equal(a->shape, b->shape))
+        return give(rule, a->shape);
+    if (a->shape.rank != 3 || b->shape.rank != 3)
+        return fail(rule, 1, "shapes %s and %s", shape_text(rule, a->shape),
+                    shape_text(rule, b->shape));
+    for (int i = 0; i < 2 && rule->user; i++) {
+        const Node *one = rule->node->inputs[i], *other = rule->node->inputs[1 - i];
+        if (is_scalar(one->shape) && one->op != OP_CONSTANT && !is_scalar(other->shape))
+            return fail(rule, i, "%s is one number for the batch and goes with numbers and "
+                        "losses only", operand_name(rule, i));
+    }
+    const int64_t *x = a->shape.dims, *y = b->shape.dims;
+    Shape shape = a->shape;
+    bool x_pixel = x[1] == 1 && x[2] == 1, y_pixel = y[1] == 1 && y[2] == 1;
+    if (x[0] != 1 && y[0] != 1 && !need_equal(rule, 0, 1, 0))
+        return false;
+    if (!x_pixel && !y_pixel && (!need_equal(rule, 0, 1, 1) || !need_equal(rule, 0, 1, 2)))
+        return false;
+    shape.batched |= b->shape.batched;
+    shape.dims[0] = x[0] == 1 ? y[0] : x[0];
+    shape.dims[1] = x_pixel ? y[1] : x[1];
+    shape.dims[2] = x_pixel ? y[2] : x[2];
+    return give(rule, shape);
+}
+
+/* f(x) of any shape. */
+static bool rule_same(const Rule *rule)
+{
+    if (rule->user && !need_activation(rule, 0))
+        return false;
+    return give(rule, rule->node->inputs[0]->shape);
+}
+
+/* f(a, b) of two tensors of one shape, the second of any type. */
+static bool rule_pair(const Rule *rule, Shape result)
+{
+    const Node *a = rule->node->inputs[0], *b = rule->node->inputs[1];
+    if (!rule->user)
+        return need_shape(rule, 1, a->shape) && give(rule, result);
+    if (!need_activation(rule, 0))
+        return false;
+    if (!b->shape.batched)
+        return need_activation(rule, 1);
+    return need_equal(rule, 0, 1, 0) && need_equal(rule, 0, 1, 1) && need_equal(rule, 0, 1, 2)
+        && give(rule, result);
+}
+
+/* ---- reductions and windows -------------------------------------------------------------------- */
+
+/* The reduced dimensions become 1; over the batch the result is fixed, over batch and pixels it is a
+ * vector of C as a bias is. */
+static bool rule_sum(const Rule *rule)
+{
+    int64_t axes = attribute(rule->node, ATTR_AXES);
+    Shape shape = rule->node->inputs[0]->shape;
+    if (shape.rank != 3 || axes < 1 || axes > AXIS_ALL)
+        return fail(rule, -1, "axes=%lld of %s", (long long)axes, shape_text(rule, shape));
+    if (axes == (AXIS_BATCH | AXIS_PIXELS))
+        return give(rule, vector(shape.dims[0]));
+    if (axes & AXIS_BATCH)
+        shape.batched = false;
+    if (axes & AXIS_CHANNELS)
+        shape.dims[0] = 1;
+    if (axes & AXIS_PIXELS)
+        shape.dims[1] = shape.dims[2] = 1;
+    return give(rule, shape);
+}
+
+static bool rule_pool(const Rule *rule)
+{
+    const Node *node = rule->node;
+    if (!need_activation(rule, 0))
+        return false;
+    if (2 * attribute(node, ATTR_PADDING) > attribute(node, ATTR_KERNEL))
+        return fail(rule, -1, "padding=%g is more than half of kernel=%g",
+                    node->attr[ATTR_PADDING], node->attr[ATTR_KERNEL]);
+    return give_windows(rule, node->inputs[0]->shape.dims[0], 1);
+}
+
+static bool rule_upsample(const Rule *rule)
+{
+    if (!need_activation(rule, 0))
+        return false;
+    int64_t scale = attribute(rule->node, ATTR_SCALE);
+    const int64_t *x = rule->node->inputs[0]->shape.dims;
+    return give(rule, shape_sample(x[0], x[1] * scale, x[2] * scale));
+}
+
+static bool rule_reduced(const Rule *rule, bool to_pixel)
+{
+    if (!need_activation(rule, 0))
+        return false;
+    const int64_t *x = rule->node->inputs[0]->shape.dims;
+    return give(rule, to_pixel ? shape_sample(x[0], 1, 1) : shape_sample(1, x[1], x[2]));
+}
+
+/* ---- moves ------------------------------------------------------------------------------------- */
+
+static bool rule_concat(const Rule *rule)
+{
+    const Node *node = rule->node;
+    int64_t channels = 0;
+    for (int i = 0; i < node->n_inputs; i++) {
+        if (!need_activation(rule, i)
+            || (i && (!need_equal(rule, 0, i, 1) || !need_equal(rule, 0, i, 2))))
+            return false;
+        channels += node->inputs[i]->shape.dims[0];
+    }
+    const int64_t *x = node->inputs[0]->shape.dims;
+    return give(rule, shape_sample(channels, x[1], x[2]));
+}
+
+static bool rule_slice(const Rule *rule)
+{
+    const Node *node = rule->node;
+    if (!need_activation(rule, 0))
+        return false;
+    const int64_t *x = node->inputs[0]->shape.dims;
+    int64_t from = attribute(node, ATTR_FROM), channels = attribute(node, ATTR_CHANNELS);
+    if (from < 0 || from + channels > x[0])
+        return fail(rule, -1, "channels %lld..%lld of C=%lld", (long long)from,
+                    (long long)(from + channels), (long long)x[0]);
+    return give(rule, shape_sample(channels, x[1], x[2]));
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* pad enlarges the sides that are smaller than like's, crop cuts those that are larger. With `like`
+ * the place is worked out here and the operand dropped: it is a size, not a value. */
+static bool rule_pad_crop(const Rule *rule)
+{
+    Node *node = rule->node;
+    if (!need_activation(rule, 0))
+        return false;
+    const int64_t *x = node->inputs[0]->shape.dims;
+    if (node->n_inputs == 1)
+        return node->shape.rank == 3 ? give(rule, node->shape)
+                                     : fail(rule, -1, "the caller must give the shape");
+    Shape like = node->inputs[1]->shape;
+    if (like.rank != 3 || !like.batched)
+        return need_activation(rule, 1);
+    int64_t side[2];
+    for (int i = 0; i < 2; i++) {
+        int64_t more = node->op == OP_PAD ? larger(like.dims[1 + i] - x[1 + i], 0)
+                                          : larger(x[1 + i] - like.dims[1 + i], 0);
+        node->attr[i == 0 ? ATTR_TOP : ATTR_LEFT] = (double)(more / 2);
+        side[i] = node->op == OP_PAD ? x[1 + i] + more : x[1 + i] - more;
+    }
+    node->n_inputs = 1;
+    return give(rule, shape_sample(x[0], side[0], side[1]));
+}
+
+/* ---- all of them ------------------------------------------------------------------------------- */
+
+static bool apply(const Rule *rule)
+{
+    Node *node = rule->node;
+    static const int64_t one[3] = {1, 1, 1};
+    Shape x = node->n_inputs ? node->inputs[0]->shape : (Shape){0};
+    switch (node->op) {
+    case OP_INPUT: case OP_TARGET: case OP_PARAMETER: case OP_BUFFER:
+        return node->shape.rank ? true : fail(rule, -1, "a source without a shape");
+    case OP_CONSTANT:
+        return give(rule, shape_fixed(3, one));
+    case OP_CONV: return rule_conv(rule);
+    case OP_CONV_TRANSPOSE: return rule_conv_transpose(rule);
+    case OP_LINEAR: return rule_linear(rule);
+    case OP_CONV_GRAD_WEIGHT: return rule_conv_grad_weight(rule);
+    case OP_LINEAR_GRAD_WEIGHT: return rule_linear_grad_weight(rule);
+    case OP_CONV_GRAD_INPUT: case OP_LINEAR_GRAD_INPUT:
+    case OP_AVG_POOL_GRAD: case OP_UPSAMPLE_GRAD:
+        return rule_given(rule, true, 3);
+    case OP_BATCH_NORM: return rule_batch_norm(rule);
+    case OP_BATCH_MOMENTS: case OP_BATCH_NORM_COEFFICIENTS: case OP_BATCH_NORM_RUNNING:
+    case OP_AFFINE: case OP_BATCH_NORM_SUMS: case OP_BATCH_NORM_SLOPES: case OP_COMBINE:
+    case OP_BATCH_NORM_GRAD_WEIGHT: case OP_BATCH_NORM_GRAD_BIAS: case OP_RUNNING_MEAN:
+    case OP_RUNNING_VAR: case OP_FOLD_WEIGHT: case OP_FOLD_BIAS:
+        return rule_statistics(rule);
+    case OP_RELU: case OP_LEAKY_RELU: case OP_SILU: case OP_GELU: case OP_SIGMOID:
+    case OP_DROPOUT: case OP_DIVIDE_BY_COUNT: case OP_SOFTMAX:
+        return rule_same(rule);
+    case OP_ADD: case OP_SUB: case OP_MUL: case OP_DIV: return rule_broadcast(rule);
+    case OP_EXPAND:
+        return node->shape.rank ? give(rule, node->shape)
+                                : fail(rule, -1, "the caller must give the shape");
+    case OP_RELU_GRAD: case OP_LEAKY_RELU_GRAD: case OP_SILU_GRAD: case OP_GELU_GRAD:
+    case OP_SIGMOID_GRAD: case OP_SOFTMAX_GRAD: case OP_CROSS_ENTROPY_TERMS:
+    case OP_CROSS_ENTROPY_TERMS_GRAD: case OP_LOGITS_CROSS_ENTROPY_TERMS:
+    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD:
+        return rule_pair(rule, x);
+    case OP_SUM: case OP_MEAN: return rule_sum(rule);
+    case OP_GLOBAL_AVG_POOL: case OP_GLOBAL_MAX_POOL: return rule_reduced(rule, true);
+    case OP_CHANNEL_MEAN: case OP_CHANNEL_MAX: return rule_reduced(rule, false);
+    case OP_GLOBAL_MAX_POOL_GRAD: case OP_CHANNEL_MAX_GRAD: case OP_MAX_POOL_GRAD:
+        return need_activation(rule, 0) && give(rule, node->inputs[1]->shape);
+    case OP_DICE_SUMS: return rule_pair(rule, shape_sample(5, 1, 1));
+    case OP_MAX_POOL: case OP_AVG_POOL: return rule_pool(rule);
+    case OP_UPSAMPLE: return rule_upsample(rule);
+    case OP_CONCAT: return rule_concat(rule);
+    case OP_SLICE: return rule_slice(rule);
+    case OP_PAD: case OP_CROP: return rule_pad_crop(rule);
+    case OP_BINARY_CROSS_ENTROPY: case OP_DICE_LOSS:
+        return rule_pair(rule, shape_fixed(3, one));
+    case OP_DICE: return rule_pair(rule, shape_sample(1, 1, 1));
+    case OP_COUNT: break;
+    }
+    bug("no such operator: %d", (int)node->op);
+}
+
+bool infer_call(Compilation *c, Node *call, const Loc *arguments, Shape *weight)
+{
+    Rule rule = {.user = c, .node = call, .arguments = arguments, .weight = weight};
+    return check_attributes(&rule) && apply(&rule);
+}
+
+void infer_node(Graph *graph, Node *node)
+{
+    Rule rule = {.graph = graph, .node = node};
+    if (check_attributes(&rule))
+        apply(&rule);
+}
+
+void infer(Graph *graph)
+{
+    for (int i = 0; i < graph->n_nodes; i++)
+        infer_node(graph, graph->nodes[i]);
+}

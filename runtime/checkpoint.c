@@ -1,0 +1,422 @@
+/* Checkpoints: safetensors files that hold a run.
+ *
+ * Tensors: every parameter and buffer under the name it has in PyTorch, and Adam's moments as
+ * optimizer.exp_avg.NAME and optimizer.exp_avg_sq.NAME. Metadata: the recipe, where the run stands
+ * (down to the batch in the epoch and the sums over it), and the curves, all as decimal texts with
+ * the digits that give the same double back. There is no state of a random generator to keep: the
+ * order of the pictures is a function of (seed, epoch), flips of (seed, epoch, picture) and dropout
+ * of (seed, step). With that a resumed run computes the same bits as one that never stopped.
+ *
+ * Files are written by safetensors_write: to a temporary file, fsynced, renamed.
+ */
+#include "commands.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FORMAT "segrun checkpoint 1"
+#define FIRST_MOMENT "optimizer.exp_avg."
+#define SECOND_MOMENT "optimizer.exp_avg_sq."
+
+enum { MAX_METADATA = 40, MAX_LISTED = 20 };
+
+/* ---- the run's state as texts ---- */
+
+typedef enum { FIELD_INT, FIELD_INT64, FIELD_HASH, FIELD_DOUBLE, FIELD_BOOL } FieldKind;
+typedef struct {
+    const char *key;
+    FieldKind kind;
+    size_t place;
+    double least, most;      /* what a sound file holds */
+} Field;
+
+#define FIELD(kind, field, least, most) { #field, kind, offsetof(RunState, field), least, most }
+static const Field fields[] = {
+    FIELD(FIELD_HASH, seed, 0, 0),
+    FIELD(FIELD_INT, batch, 1, 65536),
+    FIELD(FIELD_INT, epochs, 1, 1e6),
+    FIELD(FIELD_INT64, limit, 0, 1e9),
+    FIELD(FIELD_DOUBLE, lr, 0, 1e3),
+    FIELD(FIELD_BOOL, outline_background, 0, 1),
+    FIELD(FIELD_BOOL, flip, 0, 1),
+    FIELD(FIELD_INT, epoch, 0, 1e6),
+    FIELD(FIELD_INT64, batch_in_epoch, 0, 1e9),
+    FIELD(FIELD_INT64, step, 0, 1e15),
+    FIELD(FIELD_DOUBLE, loss_sum, -HUGE_VAL, HUGE_VAL),
+    FIELD(FIELD_DOUBLE, dice_sum, -HUGE_VAL, HUGE_VAL),
+    FIELD(FIELD_DOUBLE, seconds, 0, HUGE_VAL),
+    FIELD(FIELD_INT64, pictures, 0, 1e9),
+    FIELD(FIELD_DOUBLE, best_dice, -1, 1),
+    FIELD(FIELD_INT, best_epoch, 0, 1e6),
+    FIELD(FIELD_HASH, data_key, 0, 0),
+};
+enum { N_FIELDS = sizeof fields / sizeof *fields };
+
+static void field_print(const Field *field, const RunState *state, char text[64])
+{
+    const void *place = (const char *)state + field->place;
+    switch (field->kind) {
+    case FIELD_INT: snprintf(text, 64, "%d", *(const int *)place); break;
+    case FIELD_INT64: snprintf(text, 64, "%" PRId64, *(const int64_t *)place); break;
+    case FIELD_HASH: snprintf(text, 64, "%" PRIu64, *(const uint64_t *)place); break;
+    case FIELD_DOUBLE: snprintf(text, 64, "%.17g", *(const double *)place); break;
+    case FIELD_BOOL: snprintf(text, 64, "%d", *(const bool *)place); break;
+    }
+}
+
+static bool field_parse(const Field *field, const char *text, RunState *state)
+{
+    void *place = (char *)state + field->place;
+    char *end;
+    if (field->kind == FIELD_HASH) {
+        *(uint64_t *)place = strtoull(text, &end, 10);
+        return end != text && *end == 0;
+    }
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= field->least && value <= field->most))
+        return false;
+    switch (field->kind) {
+    case FIELD_INT: *(int *)place = (int)value; break;
+    case FIELD_INT64: *(int64_t *)place = (int64_t)value; break;
+    case FIELD_BOOL: *(bool *)place = value != 0; break;
+    case FIELD_HASH:
+    case FIELD_DOUBLE: *(double *)place = value; break;
+    }
+    return true;
+}
+
+void run_state_close(RunState *state)
+{
+    free(state->rows);
+    *state = (RunState){ 0 };
+}
+
+void run_state_add(RunState *state, const EpochRow *row)
+{
+    if (state->n_rows == state->capacity) {
+        state->capacity = state->capacity ? 2 * state->capacity : 64;
+        EpochRow *rows = realloc(state->rows, (size_t)state->capacity * sizeof *rows);
+        if (!rows) {
+            fprintf(stderr, "segrun: error: not enough memory for the curves\n");
+            exit(EXIT_ENVIRONMENT);
+        }
+        state->rows = rows;
+    }
+    state->rows[state->n_rows++] = *row;
+}
+
+static char *curves_print(const RunState *state)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    for (int i = 0; out && i < state->n_rows; i++) {
+        const EpochRow *row = &state->rows[i];
+        fprintf(out, "%d %.17g %.17g %.17g %.17g %d %.17g %.17g %.17g\n", row->epoch, row->train_loss,
+                row->train_dice, row->valid_loss, row->valid_dice, row->best, row->seconds,
+                row->images_per_second, row->lr);
+    }
+    if (out)
+        fclose(out);
+    return text;
+}
+
+static bool curves_parse(const char *text, RunState *state)
+{
+    while (*text) {
+        double values[9];
+        for (int i = 0; i < 9; i++) {
+            char *end;
+            values[i] = strtod(text, &end);
+            if (end == text || *end != (i < 8 ? ' ' : '\n'))
+                return false;
+            text = end + 1;
+        }
+        if (!(values[0] == state->n_rows + 1))
+            return false;
+        EpochRow row = { state->n_rows + 1, values[1], values[2], values[3], values[4],
+                         values[5] != 0, values[6], values[7], values[8] };
+        run_state_add(state, &row);
+    }
+    return state->n_rows == state->epoch;
+}
+
+const char *checkpoint_value(const SafeTensors *file, const char *key)
+{
+    for (int i = 0; i < file->n_metadata; i++)
+        if (strcmp(file->keys[i], key) == 0)
+            return file->values[i];
+    return NULL;
+}
+
+bool checkpoint_state(const SafeTensors *file, const char *path, RunState *state, Error *error)
+{
+    *state = (RunState){ 0 };
+    const char *format = checkpoint_value(file, "format");
+    if (!format)
+        return fail(error, EXIT_USER, "to begin a new run from these weights: --weights FILE",
+                    "%s: holds no state of a run", path);
+    if (strcmp(format, FORMAT) != 0)
+        return fail(error, EXIT_USER, "this program reads '" FORMAT "'",
+                    "%s: is a '%.80s', made by another version", path, format);
+    for (int i = 0; i < N_FIELDS; i++) {
+        const char *text = checkpoint_value(file, fields[i].key);
+        if (!text || !field_parse(&fields[i], text, state))
+            return fail(error, EXIT_USER, "", "%s: damaged: %s is %s%.80s", path, fields[i].key,
+                        text ? "" : "missing", text ? text : "");
+    }
+    const char *curves = checkpoint_value(file, "curves");
+    if (!curves || !curves_parse(curves, state)) {
+        run_state_close(state);
+        return fail(error, EXIT_USER, "", "%s: damaged: the curves cannot be read", path);
+    }
+    return true;
+}
+
+/* ---- tensors ---- */
+
+static int64_t parameter_count(const PlanParameter *parameter)
+{
+    int64_t count = 1;
+    for (int i = 0; i < parameter->rank; i++)
+        count *= parameter->dims[i];
+    return count;
+}
+
+int64_t checkpoint_bytes(const Plan *plan)
+{
+    int64_t bytes = 4096;
+    for (int i = 0; i < plan->n_parameters; i++) {
+        const PlanParameter *parameter = &plan->parameters[i];
+        bytes += (parameter_count(parameter) * 4 + 200) * (parameter->trainable ? 3 : 1);
+    }
+    return bytes;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const SafeTensor *)a)->name, ((const SafeTensor *)b)->name);
+}
+
+/* Adds one tensor that lies in a copy of a slab; false without memory. */
+static bool add_tensor(SafeTensors *file, const char *prefix, const PlanParameter *parameter,
+                       const char *data)
+{
+    SafeTensor *tensor = &file->tensors[file->n_tensors];
+    size_t length = strlen(prefix) + strlen(parameter->name) + 1;
+    *tensor = (SafeTensor){ .name = malloc(length), .type = PLAN_F32, .rank = parameter->rank };
+    if (!tensor->name)
+        return false;
+    snprintf(tensor->name, length, "%s%s", prefix, parameter->name);
+    memcpy(tensor->dims, parameter->dims, sizeof parameter->dims);
+    tensor->data = data;
+    tensor->bytes = 4 * parameter_count(parameter);
+    file->n_tensors++;
+    return true;
+}
+
+static bool add_metadata(SafeTensors *file, const char *key, const char *value)
+{
+    char *key_copy = strdup(key), *value_copy = value ? strdup(value) : NULL;
+    if (!key_copy || !value_copy) {
+        free(key_copy);
+        free(value_copy);
+        return false;
+    }
+    file->keys[file->n_metadata] = key_copy;
+    file->values[file->n_metadata++] = value_copy;
+    return true;
+}
+
+static bool collect_metadata(SafeTensors *file, const Plan *plan, const RunState *state)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%" PRIu64, plan_hash(plan));
+    bool fine = add_metadata(file, "format", FORMAT) && add_metadata(file, "model", plan->model)
+                && add_metadata(file, "model_options", plan->options)
+                && add_metadata(file, "plan_hash", text)
+                && add_metadata(file, "optimizer", "adam beta1=0.9 beta2=0.999 eps=1e-8")
+                && add_metadata(file, "random", "functions of seed, epoch and step");
+    for (int i = 0; fine && i < N_FIELDS; i++) {
+        field_print(&fields[i], state, text);
+        fine = add_metadata(file, fields[i].key, text);
+    }
+    char *curves = curves_print(state);
+    fine = fine && curves && add_metadata(file, "curves", curves);
+    free(curves);
+    return fine;
+}
+
+static bool collect_tensors(SafeTensors *file, const Plan *plan, const char *parameters,
+                            const char *moments)
+{
+    for (int i = 0; i < plan->n_parameters; i++) {
+        const PlanParameter *parameter = &plan->parameters[i];
+        if (!add_tensor(file, "", parameter, parameters + parameter->offset))
+            return false;
+        if (parameter->trainable
+            && !(add_tensor(file, FIRST_MOMENT, parameter, moments + parameter->offset)
+                 && add_tensor(file, SECOND_MOMENT, parameter,
+                               moments + plan->trainable_bytes + parameter->offset)))
+            return false;
+    }
+    qsort(file->tensors, (size_t)file->n_tensors, sizeof *file->tensors, by_name);
+    return true;
+}
+
+/* Copies of the two slabs a checkpoint is made of, in one allocation. */
+typedef struct { char *parameters, *moments; } Slabs;
+
+static bool slabs_download(const Session *session, Slabs *slabs, Error *error)
+{
+    int64_t parameter_bytes = executor_slab_bytes(session->executor, SLAB_PARAMETERS);
+    int64_t moment_bytes = executor_slab_bytes(session->executor, SLAB_MOMENTS);
+    slabs->parameters = malloc((size_t)(parameter_bytes + moment_bytes) + 1);
+    if (!slabs->parameters)
+        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a checkpoint");
+    slabs->moments = slabs->parameters + parameter_bytes;
+    return executor_download(session->executor, SLAB_PARAMETERS, slabs->parameters, error)
+           && executor_download(session->executor, SLAB_MOMENTS, slabs->moments, error);
+}
+
+bool checkpoint_save(const char *path, const Session *session, const RunState *state, Error *error)
+{
+    const Plan *plan = session->plan;
+    char *keys[MAX_METADATA], *values[MAX_METADATA];
+    SafeTensors file = { .keys = keys, .values = values };
+    file.tensors = calloc(3 * (size_t)plan->n_parameters + 1, sizeof *file.tensors);
+    Slabs slabs = { 0 };
+    bool saved = false;
+    if (slabs_download(session, &slabs, error)) {
+        if (file.tensors && collect_metadata(&file, plan, state)
+            && collect_tensors(&file, plan, slabs.parameters, slabs.moments))
+            saved = safetensors_write(path, &file, error);
+        else
+            fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory for a checkpoint", path);
+    }
+    for (int i = 0; i < file.n_tensors; i++)
+        free(file.tensors[i].name);
+    for (int i = 0; i < file.n_metadata; i++) {
+        free(keys[i]);
+        free(values[i]);
+    }
+    free(file.tensors);
+    free(slabs.parameters);
+    return saved;
+}
+
+/* ---- loading ---- */
+
+typedef struct { int missing, unexpected, shapes; } Differences;
+
+static void shape_text(int rank, const int64_t *dims, char text[96])
+{
+    int length = snprintf(text, 96, "[");
+    for (int i = 0; i < rank && length < 80; i++)
+        length += snprintf(text + length, (size_t)(96 - length), "%s%" PRId64, i ? "," : "", dims[i]);
+    snprintf(text + length, (size_t)(96 - length), "]");
+}
+
+static void list_difference(int *count, const char *what, const char *name, const char *shape)
+{
+    if ((*count)++ < MAX_LISTED)
+        fprintf(stderr, "  %-12s %s %s\n", what, name, shape);
+}
+
+/* Copies a tensor of the file into `to`, or notes how the two differ. */
+static void take_tensor(const SafeTensors *file, const char *prefix, const PlanParameter *parameter,
+                        char *to, Differences *differences)
+{
+    char name[512], want[96], got[96], both[220];
+    snprintf(name, sizeof name, "%s%s", prefix, parameter->name);
+    shape_text(parameter->rank, parameter->dims, want);
+    const SafeTensor *tensor = safetensors_find(file, name);
+    if (!tensor) {
+        list_difference(&differences->missing, "missing", name, want);
+        return;
+    }
+    bool equal = tensor->rank == parameter->rank && tensor->type == PLAN_F32;
+    for (int i = 0; equal && i < parameter->rank; i++)
+        equal = tensor->dims[i] == parameter->dims[i];
+    if (!equal) {
+        shape_text(tensor->rank, tensor->dims, got);
+        snprintf(both, sizeof both, "%s%s, the model has %s", got,
+                 tensor->type == PLAN_F32 ? "" : " of bytes", want);
+        list_difference(&differences->shapes, "other shape", name, both);
+        return;
+    }
+    memcpy(to, tensor->data, (size_t)tensor->bytes);
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool find_unexpected(const SafeTensors *file, const Plan *plan, Differences *differences)
+{
+    const char **names = calloc((size_t)plan->n_parameters + 1, sizeof *names);
+    if (!names)
+        return false;
+    for (int i = 0; i < plan->n_parameters; i++)
+        names[i] = plan->parameters[i].name;
+    qsort(names, (size_t)plan->n_parameters, sizeof *names, by_text);
+    for (int i = 0; i < file->n_tensors; i++) {
+        const SafeTensor *tensor = &file->tensors[i];
+        if (strncmp(tensor->name, "optimizer.", 10) == 0
+            || bsearch(&tensor->name, names, (size_t)plan->n_parameters, sizeof *names, by_text))
+            continue;
+        char shape[96];
+        shape_text(tensor->rank, tensor->dims, shape);
+        list_difference(&differences->unexpected, "unexpected", tensor->name, shape);
+    }
+    free(names);
+    return true;
+}
+
+static bool take_tensors(const SafeTensors *file, const char *path, Session *session, Slabs *slabs,
+                         bool optimiser, Error *error)
+{
+    const Plan *plan = session->plan;
+    Differences differences = { 0 };
+    progress_clear(&session->progress);
+    for (int i = 0; i < plan->n_parameters; i++) {
+        const PlanParameter *parameter = &plan->parameters[i];
+        take_tensor(file, "", parameter, slabs->parameters + parameter->offset, &differences);
+        if (!optimiser || !parameter->trainable)
+            continue;
+        char *second = slabs->moments + plan->trainable_bytes;
+        take_tensor(file, FIRST_MOMENT, parameter, slabs->moments + parameter->offset, &differences);
+        take_tensor(file, SECOND_MOMENT, parameter, second + parameter->offset, &differences);
+    }
+    if (!find_unexpected(file, plan, &differences))
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
+    if (differences.missing + differences.unexpected + differences.shapes == 0)
+        return true;
+    const char *model = checkpoint_value(file, "model");
+    const char *options = checkpoint_value(file, "model_options");
+    return fail(error, EXIT_USER, "it needs the plan it was trained with: same model, same -D options",
+                "%s: is of another network (%.80s%s%.80s) than %s (%.80s%s%.80s): %d tensors missing, "
+                "%d unexpected, %d of another shape (the first %d of each are listed above)",
+                path, model ? model : "unknown", options && *options ? " " : "", options ? options : "",
+                session->plan_path, plan->model, *plan->options ? " " : "", plan->options,
+                differences.missing, differences.unexpected, differences.shapes, MAX_LISTED);
+}
+
+bool checkpoint_load(const char *path, Session *session, bool optimiser, Error *error)
+{
+    SafeTensors *file = safetensors_open(path, error);
+    if (!file)
+        return false;
+    Slabs slabs = { 0 };
+    bool loaded = slabs_download(session, &slabs, error)
+                  && take_tensors(file, path, session, &slabs, optimiser, error)
+                  && executor_upload(session->executor, SLAB_PARAMETERS, slabs.parameters, error)
+                  && (!optimiser
+                      || executor_upload(session->executor, SLAB_MOMENTS, slabs.moments, error));
+    safetensors_close(file);
+    free(slabs.parameters);
+    return loaded;
+}

@@ -1,0 +1,239 @@
+/* The commands of segrun: what stands around the core and the data set.
+ *
+ *   main      the tables of commands and their options; dispatch
+ *   options   parsing, --help and man pages, all from those tables
+ *   session   what every command that runs a plan opens: plan, device, executor, weights
+ *   train evaluate predict bench info      one file a command
+ *   recipe checkpoint progress log plot sheet    what they need and write
+ *
+ * Commands return an ExitCode and have printed what went wrong.
+ */
+#ifndef COMMANDS_H
+#define COMMANDS_H
+
+#include <cairo.h>
+#include <stdio.h>
+
+#include "data.h"
+#include "run.h"
+
+/* ---- options.c ---------------------------------------------------------------------------- */
+
+/* Every option of every command; a command fills those in its table. */
+typedef struct {
+    char **operands; int n_operands;      /* what is left of argv, owned by the caller of main */
+    uint64_t given;                       /* bit i: row i of the command's table was on the command line */
+    const struct Command *command;
+    int argc; char **argv;                /* the whole command line, for command.txt */
+
+    int64_t epochs, batch, limit, workers, threads, count, runs, size;
+    uint64_t seed;
+    double lr, threshold;
+    const char *device, *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
+    const char *output, *program, *cache, *json, *flip;
+    bool quiet, verbose, trust, profile;
+} Options;
+
+typedef enum { OPTION_FLAG, OPTION_TEXT, OPTION_CHOICE, OPTION_COUNT, OPTION_SEED, OPTION_REAL } OptionKind;
+
+typedef struct {
+    char letter;             /* 0: none */
+    const char *name;        /* the long form */
+    OptionKind kind;
+    const char *argument;    /* FILE; for a choice its words: "auto|cpu|cuda"; NULL for a flag */
+    const char *standard;    /* the default as a user would write it; NULL: none */
+    double least, most;      /* of numbers */
+    size_t place;            /* offset in Options */
+    const char *help;
+} Option;
+
+typedef struct Command {
+    const char *name;        /* "train", "data check" */
+    const char *operands;    /* "PLAN" */
+    int least_operands, most_operands;
+    const char *summary;     /* one line */
+    const char *text;        /* paragraphs, parted by empty lines */
+    const Option *options; int n_options;
+    const char *examples;    /* a line each */
+    int (*run)(const Options *);
+} Command;
+
+/* Parses argv[0..argc) behind the command's words. False after a message: usage error. *help: the
+ * user asked for it. */
+bool options_parse(const Command *, int argc, char **argv, Options *, bool *help);
+bool option_given(const Options *, const char *name);
+void options_help(const Command *, FILE *);
+void options_man(const Command *, FILE *);
+
+/* Prints "segrun: error: ..." and its hint; gives its exit code. */
+int report(const Error *);
+
+/* ---- progress.c ----------------------------------------------------------------------------- */
+
+/* One line that is redrawn on a terminal; plain lines, at most one every 30 s, elsewhere. */
+typedef struct {
+    FILE *out;
+    bool quiet, terminal;
+    bool drawn;              /* a bar stands on the last line */
+    double last, start;      /* seconds; of the last drawing, of this task */
+    int64_t first;           /* items done before this task started here (a resumed epoch) */
+} Progress;
+double now_seconds(void);    /* monotonic */
+void progress_open(Progress *, FILE *, bool quiet);
+void progress_start(Progress *, int64_t already_done);  /* a new task: resets its clock */
+/* title: "epoch 3/50"; detail: "loss 0.123  Dice 0.87"; done and total count `unit`s. */
+void progress_update(Progress *, const char *title, int64_t done, int64_t total, const char *unit,
+                     const char *detail);
+/* A line that stays; removes the bar first. Nothing when quiet. */
+void progress_say(Progress *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void progress_clear(Progress *);
+void progress_built(void *progress, int built, int total); /* for DeviceOptions.progress */
+void format_duration(double seconds, char text[16]);       /* "1:02:03", "2:03" */
+void format_bytes(double bytes, char text[16]);            /* "1.5 GiB" */
+
+/* ---- session.c -------------------------------------------------------------------------------- */
+
+/* A plan that is loaded and ready to run one program on pictures. */
+typedef struct {
+    Plan *plan;
+    Device *device;
+    Executor *executor;
+    const PlanTarget *target;
+    Progress progress;
+    const char *plan_path;
+} Session;
+/* The tensors of a program by their part in it; NULL where it has none. */
+typedef struct {
+    const char *name;
+    const PlanTensor *image, *mask, *output, *loss, *metric;
+} ProgramTensors;
+bool session_open(Session *, const Options *, const char *path, int max_batch, Error *);
+void session_close(Session *);
+/* Opens only the plan, after the question of trust. */
+Plan *session_plan(const Options *, const char *path, Error *);
+/* Finds them, and checks that pictures can be fed: one image [3,H,W], masks [1,H,W]. */
+bool session_tensors(const Session *, const char *program, bool needs_mask, ProgramTensors *, Error *);
+/* Bytes this process may still take; -1 if unknown. */
+int64_t memory_available(void);
+uint64_t plan_hash(const Plan *);  /* of the model's text and options: the same hash, the same network */
+
+/* ---- checkpoint.c ------------------------------------------------------------------------------ */
+
+/* One epoch in the curves. */
+typedef struct {
+    int epoch;               /* from 1 */
+    double train_loss, train_dice, valid_loss, valid_dice;
+    bool best;               /* the best valid Dice so far */
+    double seconds, images_per_second, lr;
+} EpochRow;
+
+/* Everything of a run that is not in the slabs; the checkpoint's metadata. */
+typedef struct {
+    uint64_t seed;
+    int batch, epochs;
+    int64_t limit;
+    double lr;
+    bool outline_background, flip;
+    int epoch;               /* finished epochs */
+    int64_t batch_in_epoch;  /* batches done of the next one */
+    int64_t step;            /* optimiser steps done */
+    double loss_sum, dice_sum, seconds; /* of the unfinished epoch: sums over pictures */
+    int64_t pictures;        /* in those sums */
+    double best_dice;        /* -1: none yet */
+    int best_epoch;
+    uint64_t data_key;       /* of the training set's list: the order of pictures depends on it */
+    int n_rows, capacity;
+    EpochRow *rows;          /* curves; owned */
+} RunState;
+void run_state_close(RunState *);
+void run_state_add(RunState *, const EpochRow *);
+
+bool checkpoint_save(const char *path, const Session *, const RunState *, Error *);
+/* Bytes of a checkpoint of this plan, about. */
+int64_t checkpoint_bytes(const Plan *);
+/* Reads the weights, and with `optimiser` Adam's moments, into the executor. Strict: every difference
+ * of names and shapes is listed on stderr before it fails. */
+bool checkpoint_load(const char *path, Session *, bool optimiser, Error *);
+/* Metadata only; NULL where a file has none of ours. */
+const char *checkpoint_value(const SafeTensors *, const char *key);
+bool checkpoint_state(const SafeTensors *, const char *path, RunState *, Error *);
+
+/* ---- recipe.c ------------------------------------------------------------------------------------ */
+
+/* The files of a run in its save folder; NAME is the model's. */
+typedef struct {
+    char best[1024], last[1024];   /* NAME.best.safetensors, NAME.last.safetensors */
+    char log[1024], plot[1024];    /* log.csv, loss.png */
+    char model[1024], command[1024]; /* NAME.seg, command.txt */
+} RunFiles;
+bool run_files(RunFiles *, const char *folder, const char *model, Error *);
+/* The recipe of a new run from the options; of a resumed one from its checkpoint, where the options
+ * do not say otherwise; prints which is which. */
+bool recipe_choose(const Options *, RunState *, Error *);
+/* Whether the folder can be written and holds the checkpoints to come. */
+bool recipe_check_folder(const RunFiles *, const char *folder, const Plan *, Error *);
+/* Writes the model's text and the command; a new run puts an earlier run's checkpoints aside. */
+bool recipe_write(const RunFiles *, const Options *, const Session *, Error *);
+
+/* ---- log.c plot.c ------------------------------------------------------------------------------- */
+
+bool log_write(const char *path, const EpochRow *, int n, Error *);
+bool plot_write(const char *path, const char *title, const EpochRow *, int n, Error *);
+
+/* ---- sheet.c ------------------------------------------------------------------------------------- */
+
+/* A PNG of many pictures in rows of three (picture, true mask, predicted mask), eight to a row. */
+typedef struct Sheet Sheet;
+Sheet *sheet_open(const char *title, int n_pictures, int height, int width);
+/* image [3][H][W] bytes, mask [H][W] 0/1, probability [H][W]. */
+void sheet_add(Sheet *, const char *name, const uint8_t *image, const uint8_t *mask,
+               const float *probability, double threshold, double dice);
+bool sheet_write(Sheet *, const char *path, Error *);
+void sheet_close(Sheet *);
+bool surface_write(cairo_surface_t *, const char *path, Error *);  /* as PNG, atomically */
+
+/* ---- evaluate.c ------------------------------------------------------------------------------------ */
+
+/* The scores of one picture. */
+typedef struct { double dice, iou; int64_t intersection, predicted, truth; int index; } PictureScore;
+/* Scores of a set, each as eval prints its definition. */
+typedef struct {
+    double loss;             /* mean over pictures */
+    double dice, iou;        /* of a picture, then the mean over pictures; both empty: 1 */
+    double dice_all;         /* of all pixels of the set together */
+    double accuracy;         /* part of all pixels that is right */
+    double soft_dice;        /* the reference's: mean over batches */
+    int64_t pictures;
+} Scores;
+typedef struct {
+    Split split;
+    int batch, workers;
+    double threshold;        /* negative: take the counts of the model's own metric where it has one */
+    const volatile int *stop; /* not 0: stop with EXIT_INTERRUPTED; may be NULL */
+    PictureScore *scores;    /* of every picture, in the split's order; may be NULL */
+    Sheet *sheet;            /* gets `sheet_pictures` of them, spread over the split; may be NULL */
+    int sheet_pictures;
+} EvaluateOptions;
+bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Error *);
+/* The data set as the options say, for the model's size. */
+Dataset *session_dataset(Session *, const Options *, unsigned splits, bool outline_background,
+                         int limit, const PlanTensor *image, Error *);
+/* From dice_sums' five numbers. */
+double dice_of(double intersection, double predicted, double truth);
+
+/* ---- peak.c ---------------------------------------------------------------------------------------- */
+
+/* Float32 operations a second that `threads` threads reach in multiply-adds, measured for `seconds`. */
+double measure_peak(int threads, double seconds);
+
+/* ---- the commands ------------------------------------------------------------------------------------ */
+
+int command_train(const Options *);
+int command_eval(const Options *);
+int command_predict(const Options *);
+int command_bench(const Options *);
+int command_info(const Options *);
+int command_data_check(const Options *);
+int command_data_synth(const Options *);
+
+#endif

@@ -1,0 +1,360 @@
+/* Scores of a network on a split, in every definition that people quote, and `segrun eval`.
+ *
+ * Everything follows from five numbers a picture (dice_sums in compiler/ops.def): A and B = pixels
+ * predicted and true, |A and B|, sum p*t and sum p. They come from the model's own metric during
+ * training and, where the threshold is the user's, from the probabilities. Sums are in double and in
+ * the order of the list, so that the scores do not depend on threads.
+ */
+#include "commands.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUMS = 5 };
+static const double soft_smooth = 1e-6;
+
+double dice_of(double intersection, double predicted, double truth)
+{
+    return predicted + truth > 0 ? 2 * intersection / (predicted + truth) : 1;
+}
+
+static double iou_of(double intersection, double predicted, double truth)
+{
+    double together = predicted + truth - intersection;
+    return together > 0 ? intersection / together : 1;
+}
+
+/* dice_sums of one picture on the host. */
+static void sum_picture(const float *p, const uint8_t *t, int64_t pixels, double threshold,
+                        double sums[SUMS])
+{
+    int64_t intersection = 0, predicted = 0, truth = 0;
+    double products = 0, total = 0;
+    for (int64_t i = 0; i < pixels; i++) {
+        bool pet = (double)p[i] >= threshold;
+        predicted += pet;
+        truth += t[i];
+        intersection += pet && t[i];
+        products += t[i] ? (double)p[i] : 0;
+        total += (double)p[i];
+    }
+    sums[0] = (double)intersection;
+    sums[1] = (double)predicted;
+    sums[2] = (double)truth;
+    sums[3] = products;
+    sums[4] = total;
+}
+
+/* What one call of evaluate_split works with. */
+typedef struct {
+    Session *session;
+    Dataset *data;
+    const EvaluateOptions *options;
+    ProgramTensors tensors;
+    bool from_metric;
+    float *values;            /* of the metric or of the output, a batch */
+    double batch_sums[3];     /* soft Dice: sum p*t, sum p, sum t of this batch */
+    double loss, dice, iou, correct, all[3], soft;
+    int64_t pictures, batches, pixels;
+    int sheet_next;           /* pictures on the sheet so far */
+} Scoring;
+
+static void score_picture(Scoring *scoring, const Batch *batch, int i, const double sums[SUMS])
+{
+    const EvaluateOptions *options = scoring->options;
+    double dice = dice_of(sums[0], sums[1], sums[2]), iou = iou_of(sums[0], sums[1], sums[2]);
+    int index = batch->samples[i];
+    scoring->dice += dice;
+    scoring->iou += iou;
+    scoring->correct += (double)scoring->pixels - (sums[1] + sums[2] - 2 * sums[0]);
+    for (int k = 0; k < 3; k++)
+        scoring->all[k] += sums[k];
+    scoring->batch_sums[0] += sums[3];
+    scoring->batch_sums[1] += sums[4];
+    scoring->batch_sums[2] += sums[2];
+    if (options->scores)
+        options->scores[scoring->pictures] = (PictureScore){
+            dice, iou, (int64_t)sums[0], (int64_t)sums[1], (int64_t)sums[2], index };
+    int64_t count = dataset_count(scoring->data, options->split);
+    if (options->sheet && !scoring->from_metric
+        && scoring->pictures * options->sheet_pictures >= scoring->sheet_next * count) {
+        sheet_add(options->sheet, dataset_name(scoring->data, options->split, index),
+                  batch->images + 3 * i * scoring->pixels, batch->masks + i * scoring->pixels,
+                  scoring->values + i * scoring->pixels, options->threshold, dice);
+        scoring->sheet_next++;
+    }
+    scoring->pictures++;
+}
+
+static bool score_batch(Scoring *scoring, const Batch *batch, Error *error)
+{
+    Executor *executor = scoring->session->executor;
+    const ProgramTensors *tensors = &scoring->tensors;
+    const char *program = tensors->name;
+    const PlanTensor *source = scoring->from_metric ? tensors->metric : tensors->output;
+    float loss;
+    if (!executor_write(executor, program, tensors->image->name, batch->images, batch->n, error)
+        || !executor_write(executor, program, tensors->mask->name, batch->masks, batch->n, error)
+        || !executor_run(executor, program, batch->n, error)
+        || !executor_read(executor, program, tensors->loss->name, &loss, batch->n, error)
+        || !executor_read(executor, program, source->name, scoring->values, batch->n, error))
+        return false;
+    scoring->loss += (double)loss * batch->n;
+    memset(scoring->batch_sums, 0, sizeof scoring->batch_sums);
+    for (int i = 0; i < batch->n; i++) {
+        double sums[SUMS];
+        if (scoring->from_metric)
+            for (int k = 0; k < SUMS; k++)
+                sums[k] = (double)scoring->values[SUMS * i + k];
+        else
+            sum_picture(scoring->values + i * scoring->pixels, batch->masks + i * scoring->pixels,
+                        scoring->pixels, scoring->options->threshold, sums);
+        score_picture(scoring, batch, i, sums);
+    }
+    scoring->soft += (2 * scoring->batch_sums[0] + soft_smooth)
+                     / (scoring->batch_sums[1] + scoring->batch_sums[2] + soft_smooth);
+    scoring->batches++;
+    return true;
+}
+
+static bool score_batches(Scoring *scoring, Loader *loader, Error *error)
+{
+    const EvaluateOptions *options = scoring->options;
+    Progress *progress = &scoring->session->progress;
+    char title[64], detail[64];
+    int total = dataset_count(scoring->data, options->split);
+    snprintf(title, sizeof title, "scoring %s", split_name(options->split));
+    progress_start(progress, 0);
+    Batch batch;
+    while (loader_next(loader, &batch, error)) {
+        if (batch.n == 0) {
+            progress_clear(progress);
+            return true;
+        }
+        if (options->stop && *options->stop)
+            return fail(error, EXIT_INTERRUPTED, "", "interrupted while scoring");
+        if (!score_batch(scoring, &batch, error))
+            return false;
+        snprintf(detail, sizeof detail, "Dice %.4f", scoring->dice / (double)scoring->pictures);
+        progress_update(progress, title, scoring->pictures, total, "images", detail);
+    }
+    return false;
+}
+
+bool evaluate_split(Session *session, Dataset *data, const EvaluateOptions *options, Scores *scores,
+                    Error *error)
+{
+    Scoring scoring = { .session = session, .data = data, .options = options };
+    if (!session_tensors(session, "evaluate", true, &scoring.tensors, error))
+        return false;
+    scoring.from_metric = options->threshold < 0 && scoring.tensors.metric;
+    const PlanTensor *image = scoring.tensors.image;
+    scoring.pixels = image->dims[1] * image->dims[2];
+    if (!scoring.from_metric && !scoring.tensors.output)
+        return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
+                    "%s: the model has no output [1, H, W] to score", session->plan_path);
+    LoaderOptions wanted = { .split = options->split, .batch = options->batch,
+                             .workers = options->workers };
+    Loader *loader = loader_open(data, &wanted, error);
+    if (!loader)
+        return false;
+    int64_t values = scoring.from_metric ? SUMS : scoring.pixels;
+    scoring.values = malloc(sizeof(float) * (size_t)(values * options->batch));
+    bool scored = scoring.values ? score_batches(&scoring, loader, error)
+                                 : fail(error, EXIT_ENVIRONMENT, "", "not enough memory to score");
+    loader_close(loader);
+    free(scoring.values);
+    double n = (double)scoring.pictures;
+    if (scored)
+        *scores = (Scores){
+            .loss = scoring.loss / n, .dice = scoring.dice / n, .iou = scoring.iou / n,
+            .dice_all = dice_of(scoring.all[0], scoring.all[1], scoring.all[2]),
+            .accuracy = scoring.correct / (n * (double)scoring.pixels),
+            .soft_dice = scoring.soft / (double)scoring.batches, .pictures = scoring.pictures,
+        };
+    return scored;
+}
+
+/* ---- segrun eval ---- */
+
+static int worst_first(const void *a, const void *b)
+{
+    const PictureScore *x = a, *y = b;
+    if (x->dice != y->dice)
+        return x->dice < y->dice ? -1 : 1;
+    return x->index - y->index;
+}
+
+static bool write_csv(const char *path, const Dataset *data, Split split, const PictureScore *scores,
+                      int n, Error *error)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
+    fputs("name,dice,iou,intersection_pixels,predicted_pixels,true_pixels\n", out);
+    for (int i = 0; i < n; i++)
+        fprintf(out, "%s,%.6f,%.6f,%lld,%lld,%lld\n", dataset_name(data, split, scores[i].index),
+                scores[i].dice, scores[i].iou, (long long)scores[i].intersection,
+                (long long)scores[i].predicted, (long long)scores[i].truth);
+    bool written = fclose(out) == 0 && file_write(path, text, size, error);
+    free(text);
+    return written;
+}
+
+typedef struct {
+    Session session;
+    Dataset *data;
+    Split split;
+    bool outline_background;
+    PictureScore *scores;
+    Sheet *sheet;
+    Scores total;
+} Evaluation;
+
+/* The outline rule of the training, where the weights say it and the user does not. */
+static bool outline_rule(const Options *options, bool *background, Error *error)
+{
+    *background = options->outline && strcmp(options->outline, "background") == 0;
+    SafeTensors *file = safetensors_open(options->weights, error);
+    if (!file)
+        return false;
+    const char *trained = checkpoint_value(file, "outline_background");
+    if (trained) {
+        bool trained_background = strcmp(trained, "1") == 0;
+        if (!options->outline)
+            *background = trained_background;
+        else if (trained_background != *background)
+            fprintf(stderr, "segrun: warning: trained with --outline %s, scored with the other rule\n",
+                    trained_background ? "background" : "foreground");
+    }
+    safetensors_close(file);
+    return true;
+}
+
+static void print_scores(const Evaluation *evaluation, const Options *options)
+{
+    const Scores *scores = &evaluation->total;
+    printf("%s split, %lld pictures, outline counts as %s, threshold %g\n",
+           split_name(evaluation->split), (long long)scores->pictures,
+           evaluation->outline_background ? "background" : "pet", options->threshold);
+    int skipped = dataset_skipped(evaluation->data, evaluation->split);
+    if (skipped > 0)
+        printf("%d broken pictures left out\n", skipped);
+    printf("  Dice            %.4f  2|A and B| / (|A|+|B|) a picture (both empty: 1), mean\n"
+           "  IoU             %.4f  |A and B| / |A or B| a picture (both empty: 1), mean\n"
+           "  Dice, all       %.4f  2|A and B| / (|A|+|B|) over all pixels of the set\n"
+           "  pixel accuracy  %.4f  pixels that are right\n"
+           "  soft Dice       %.4f  (2 sum p*t + 1e-6) / (sum p + sum t + 1e-6) a batch of %lld, mean\n"
+           "  loss            %.4f  the model's, mean over pictures\n",
+           scores->dice, scores->iou, scores->dice_all, scores->accuracy, scores->soft_dice,
+           (long long)options->batch, scores->loss);
+}
+
+static bool write_json(const Evaluation *evaluation, const Options *options, Error *error)
+{
+    const Scores *s = &evaluation->total;
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "plan",
+        evaluation->session.plan_path, "weights", options->weights, "split",
+        split_name(evaluation->split), "outline",
+        evaluation->outline_background ? "background" : "foreground", "pictures",
+        (json_int_t)s->pictures, "batch", (json_int_t)options->batch, "threshold", options->threshold,
+        "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all, "accuracy", s->accuracy, "soft_dice",
+        s->soft_dice, "loss", s->loss);
+    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    if (!text)
+        return fail(error, EXIT_USER, "", "the scores are not all finite numbers: no JSON written");
+    bool written = file_write(options->json, text, strlen(text), error);
+    free(text);
+    return written;
+}
+
+static bool write_results(Evaluation *evaluation, const Options *options, Error *error)
+{
+    int n = (int)evaluation->total.pictures;
+    qsort(evaluation->scores, (size_t)n, sizeof *evaluation->scores, worst_first);
+    if (options->csv
+        && !write_csv(options->csv, evaluation->data, evaluation->split, evaluation->scores, n, error))
+        return false;
+    if (evaluation->sheet && !sheet_write(evaluation->sheet, options->output, error))
+        return false;
+    if (evaluation->sheet)
+        progress_say(&evaluation->session.progress, "sheet: %s", options->output);
+    return !options->json || write_json(evaluation, options, error);
+}
+
+static bool prepare_sheet(Evaluation *evaluation, const Options *options, const PlanTensor *image,
+                          Error *error)
+{
+    if (strcmp(options->plot, "y") != 0)
+        return true;
+    int count = dataset_count(evaluation->data, evaluation->split);
+    int pictures = count < options->count ? count : (int)options->count;
+    char title[256];
+    snprintf(title, sizeof title, "%.80s, %s split: %d of %d pictures", evaluation->session.plan->model,
+             split_name(evaluation->split), pictures, count);
+    evaluation->sheet = sheet_open(title, pictures, (int)image->dims[1], (int)image->dims[2]);
+    return evaluation->sheet || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
+}
+
+static bool evaluate(Evaluation *evaluation, const Options *options, Error *error)
+{
+    Session *session = &evaluation->session;
+    ProgramTensors tensors;
+    if (!options->weights)
+        return fail(error, EXIT_USAGE, "a checkpoint such as saved_models/unet.best.safetensors",
+                    "--weights is required");
+    if (!options->data)
+        return fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
+                    "--data is required");
+    evaluation->split = strcmp(options->split, "train") == 0   ? SPLIT_TRAIN
+                        : strcmp(options->split, "valid") == 0 ? SPLIT_VALID
+                                                               : SPLIT_TEST;
+    if (!outline_rule(options, &evaluation->outline_background, error)
+        || !session_open(session, options, options->operands[0], (int)options->batch, error)
+        || !session_tensors(session, "evaluate", true, &tensors, error)
+        || !checkpoint_load(options->weights, session, false, error))
+        return false;
+    evaluation->data = session_dataset(session, options, 1u << evaluation->split,
+                                       evaluation->outline_background, (int)options->limit,
+                                       tensors.image, error);
+    if (!evaluation->data)
+        return false;
+    int count = dataset_count(evaluation->data, evaluation->split);
+    if (count == 0)
+        return fail(error, EXIT_USER, "", "%s: the %s split is empty", options->data,
+                    split_name(evaluation->split));
+    evaluation->scores = calloc((size_t)count, sizeof *evaluation->scores);
+    if (!evaluation->scores)
+        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for %d scores", count);
+    if (!prepare_sheet(evaluation, options, tensors.image, error))
+        return false;
+    EvaluateOptions wanted = {
+        .split = evaluation->split, .batch = (int)options->batch, .workers = (int)options->workers,
+        .threshold = options->threshold, .scores = evaluation->scores, .sheet = evaluation->sheet,
+        .sheet_pictures = count < options->count ? count : (int)options->count,
+    };
+    if (!evaluate_split(session, evaluation->data, &wanted, &evaluation->total, error))
+        return false;
+    print_scores(evaluation, options);
+    return write_results(evaluation, options, error);
+}
+
+int command_eval(const Options *options)
+{
+    Evaluation evaluation = { 0 };
+    Error error = { 0 };
+    int code = evaluate(&evaluation, options, &error) ? EXIT_FINE : report(&error);
+    if (evaluation.sheet)
+        sheet_close(evaluation.sheet);
+    free(evaluation.scores);
+    if (evaluation.data)
+        dataset_close(evaluation.data);
+    session_close(&evaluation.session);
+    return code;
+}

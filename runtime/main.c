@@ -1,0 +1,292 @@
+/* segrun: trains a plan on pictures and uses what it learned.
+ *
+ * The tables here say everything about the command line: which commands there are, which options
+ * each has, their defaults and their help. options.c parses by them and prints --help and the man
+ * pages (`segrun --man COMMAND`) from them. A new option is a row and a place in Options.
+ */
+#include "commands.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PLACE(field) offsetof(Options, field)
+#define FLAG(letter, name, field, help) \
+    { letter, name, OPTION_FLAG, NULL, NULL, 0, 0, PLACE(field), help }
+#define TEXT(letter, name, argument, standard, field, help) \
+    { letter, name, OPTION_TEXT, argument, standard, 0, 0, PLACE(field), help }
+#define CHOICE(letter, name, words, standard, field, help) \
+    { letter, name, OPTION_CHOICE, words, standard, 0, 0, PLACE(field), help }
+#define COUNT(letter, name, standard, least, most, field, help) \
+    { letter, name, OPTION_COUNT, "N", standard, least, most, PLACE(field), help }
+#define REAL(letter, name, standard, least, most, field, help) \
+    { letter, name, OPTION_REAL, "X", standard, least, most, PLACE(field), help }
+
+#define DEVICE_OPTIONS \
+    CHOICE('d', "device", "auto|cpu|cuda", "auto", device, "where the network runs"), \
+    COUNT('t', "threads", "0", 0, 4096, threads, "threads of the cpu device; 0: all processors"), \
+    FLAG(0, "trust", trust, "run a plan that another user made; a plan holds C that runs as you")
+#define DATA_OPTIONS \
+    COUNT('j', "workers", "0", 0, 1024, workers, "threads that decode and prepare pictures; 0: choose"), \
+    TEXT(0, "cache", "FOLDER|none", NULL, cache, \
+         "where decoded pictures are kept (default $SEG_CACHE, else $XDG_CACHE_HOME/seg, else " \
+         "~/.cache/seg); none: in memory only"), \
+    CHOICE(0, "on-bad", "fail|skip", "fail", on_bad, \
+           "at a missing or broken picture: stop, or leave it out (the split does not shift)")
+#define QUIET_OPTIONS \
+    FLAG('q', "quiet", quiet, "print results and errors only"), \
+    FLAG('v', "verbose", verbose, "say more, such as how kernels are built")
+#define OUTLINE \
+    CHOICE(0, "outline", "foreground|background", "foreground", outline, \
+           "what the outline in the trimaps (value 3) counts as")
+
+static const Option train_options[] = {
+    TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/; required"),
+    COUNT('e', "epochs", "50", 1, 1e6, epochs, "train until this many epochs are done in all"),
+    COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
+    REAL(0, "lr", "1e-5", 0, 1e3, lr, "Adam's learning rate; -lr too"),
+    TEXT('p', "folder", "FOLDER", "saved_models", folder, "where checkpoints, log and plot are saved"),
+    TEXT('r', "resume", "CHECKPOINT", NULL, resume,
+         "go on from here, bit for bit as if never stopped; the recipe comes from the checkpoint "
+         "unless given"),
+    TEXT('m', "weights", "FILE", NULL, weights, "start a new run from these weights"),
+    { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed),
+      "of initial weights, order, flips and dropout" },
+    COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures of each split; 0: all"),
+    CHOICE(0, "flip", "y|n", "y", flip, "flip training pictures left-right, each with p = 1/2"),
+    OUTLINE,
+    DEVICE_OPTIONS,
+    DATA_OPTIONS,
+    QUIET_OPTIONS,
+};
+
+static const Option eval_options[] = {
+    TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/; required"),
+    TEXT('m', "weights", "FILE", NULL, weights, "a checkpoint or other safetensors file; required"),
+    CHOICE(0, "split", "train|valid|test", "test", split, "the pictures that are scored"),
+    COUNT('b', "batch", "16", 1, 65536, batch, "pictures in a batch; soft Dice depends on it"),
+    REAL(0, "threshold", "0.5", 0, 1, threshold, "a pixel is pet where its probability reaches this"),
+    TEXT(0, "csv", "FILE", NULL, csv, "write every picture's scores, worst first"),
+    CHOICE('p', "plot", "y|n", "n", plot, "draw a sheet: picture, true mask, predicted mask"),
+    TEXT('o', "output", "FILE", "predictions.png", output, "the sheet"),
+    COUNT(0, "count", "24", 1, 400, count, "pictures on the sheet, spread over the split"),
+    TEXT(0, "json", "FILE", NULL, json, "write the scores as JSON"),
+    COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures; 0: all"),
+    CHOICE(0, "outline", "foreground|background", NULL, outline,
+           "what the outline in the trimaps (value 3) counts as (default: as in training, else "
+           "foreground)"),
+    DEVICE_OPTIONS,
+    DATA_OPTIONS,
+    QUIET_OPTIONS,
+};
+
+static const Option predict_options[] = {
+    TEXT('m', "weights", "FILE", NULL, weights, "a checkpoint or other safetensors file; required"),
+    TEXT('o', "output", "FOLDER", "out", output, "where the masks are written"),
+    COUNT('b', "batch", "4", 1, 65536, batch, "pictures in a batch"),
+    REAL(0, "threshold", "0.5", 0, 1, threshold, "a pixel is pet where its probability reaches this"),
+    CHOICE(0, "on-bad", "fail|skip", "fail", on_bad, "at a broken picture: stop, or go on without it"),
+    DEVICE_OPTIONS,
+    QUIET_OPTIONS,
+};
+
+static const Option bench_options[] = {
+    COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
+    CHOICE(0, "program", "train|evaluate|predict|data", "train", program,
+           "what is timed; data: the loader alone, which needs --data"),
+    COUNT('n', "runs", "0", 0, 1000000, runs, "timed runs; 0: about three seconds, at least five"),
+    FLAG(0, "profile", profile, "a row for every kernel"),
+    TEXT(0, "json", "FILE", NULL, json, "write the numbers as JSON"),
+    TEXT(0, "data", "FOLDER", NULL, data, "the data set, for --program data"),
+    CHOICE(0, "split", "train|valid|test", "train", split, "its split"),
+    COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures; 0: all"),
+    { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "of weights and inputs" },
+    OUTLINE,
+    DEVICE_OPTIONS,
+    DATA_OPTIONS,
+    QUIET_OPTIONS,
+};
+
+static const Option info_options[] = {
+    COUNT('b', "batch", "2", 1, 65536, batch, "batch for which memory is computed"),
+    TEXT(0, "json", "FILE", NULL, json, "write the facts as JSON; - for standard output"),
+    FLAG('v', "verbose", verbose, "also every parameter, step and kernel of a plan"),
+};
+
+static const Option check_options[] = {
+    COUNT('j', "workers", "0", 0, 1024, workers, "threads that decode; 0: one a processor"),
+    FLAG('q', "quiet", quiet, "no progress bar"),
+};
+
+static const Option synth_options[] = {
+    COUNT('n', "count", "64", 4, 1e6, count, "pictures in all; every fourth is for test"),
+    COUNT(0, "size", "0", 0, 8192, size, "pixels a side; 0: varied, 200 to 500"),
+    { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "the same seed gives the same files" },
+    COUNT('j', "workers", "0", 0, 1024, workers, "threads that draw; 0: one a processor"),
+    FLAG('q', "quiet", quiet, "no progress bar"),
+};
+
+#define ROWS(options) options, sizeof options / sizeof *options
+
+static const Command commands[] = {
+    { "train", "PLAN", 1, 1, "train a network",
+      "Trains the network of PLAN on the train split with Adam. After every epoch the valid split is "
+      "scored, and the save folder gets NAME.last.safetensors, NAME.best.safetensors (by valid Dice), "
+      "log.csv, loss.png, the model's text and the command; NAME is the model's."
+      "\n\n"
+      "Ctrl-C or SIGTERM finishes the step, saves NAME.last.safetensors and exits with 130; --resume "
+      "goes on from there. A second Ctrl-C exits at once.",
+      ROWS(train_options),
+      "  segrun train unet.plan --data pets/ -e 50 -b 2 --lr 1e-5\n"
+      "  segrun train unet.plan --data pets/ -r saved_models/unet.last.safetensors\n",
+      command_train },
+    { "eval", "PLAN", 1, 1, "score a trained network",
+      "Scores the network of PLAN on a split and prints each score with its definition. The headline "
+      "is the mean Dice: a pixel is pet where its probability reaches the threshold, Dice = "
+      "2 |A and B| / (|A| + |B|) of each picture, 1 where both are empty, and the mean over pictures.",
+      ROWS(eval_options),
+      "  segrun eval unet.plan -m saved_models/unet.best.safetensors --data pets/\n"
+      "  segrun eval unet.plan -m W.safetensors --data pets/ --plot y --csv scores.csv\n",
+      command_eval },
+    { "predict", "PLAN PICTURE|FOLDER...", 2, -1, "masks for your own pictures",
+      "Writes NAME.mask.png, NAME.probability.png and NAME.overlay.png for every picture, at the "
+      "picture's own size: probabilities are resized back, then compared with the threshold. A folder "
+      "stands for the pictures directly in it. Pictures with equal names from different folders get "
+      "the folder's name in front.",
+      ROWS(predict_options),
+      "  segrun predict unet.plan -m saved_models/unet.best.safetensors cat.jpg holiday/ -o out/\n",
+      command_predict },
+    { "bench", "PLAN", 1, 1, "time a network's steps",
+      "Times a program of PLAN on random pictures: median and spread of the runs after warm-up, "
+      "pictures a second, GFLOP/s beside the measured multiply-add peak of this machine, and memory.",
+      ROWS(bench_options),
+      "  segrun bench unet.plan -b 2 --program train --profile\n"
+      "  segrun bench unet.plan -b 8 --program data --data pets/\n",
+      command_bench },
+    { "info", "FILE", 1, 1, "what a plan or checkpoint holds",
+      "Prints what a plan (model, options, parameters, programs, memory) or a checkpoint (recipe, "
+      "progress, curves, tensors) holds.",
+      ROWS(info_options),
+      "  segrun info unet.plan\n"
+      "  segrun info saved_models/unet.best.safetensors\n",
+      command_info },
+    { "data check", "FOLDER", 1, 1, "what is in a data set's folder",
+      "Reads every listed picture and trimap and says what is there, what is odd and what is broken. "
+      "Changes nothing. Exit code 1 if something listed is missing or broken.",
+      ROWS(check_options),
+      "  segrun data check pets/\n",
+      command_data_check },
+    { "data synth", "FOLDER", 1, 1, "draw a small data set",
+      "Draws pet-like pictures and their trimaps by rule, in the layout of the Oxford-IIIT Pet data "
+      "set, for demonstrations and tests.",
+      ROWS(synth_options),
+      "  segrun data synth pets-small/ --count 64\n",
+      command_data_synth },
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_overview(FILE *out)
+{
+    fputs("Usage: segrun COMMAND [options]\n\n"
+          "Trains networks that segc compiled (PLAN files) and uses what they learned.\n\nCommands:\n",
+          out);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-14s%s\n", commands[i].name, commands[i].summary);
+    fputs("\n'segrun COMMAND --help' lists a command's options; 'segrun --version' the version;\n"
+          "'segrun --man COMMAND' prints its man page.\n", out);
+}
+
+static void print_overview_man(FILE *out)
+{
+    fputs(".TH \"segrun\" 1\n.SH NAME\nsegrun \\- train and use segmentation networks\n"
+          ".SH SYNOPSIS\n.B segrun\nCOMMAND [options]\n.SH COMMANDS\n", out);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, ".TP\n.B %s\n%s\n", commands[i].name, commands[i].summary);
+    fputs(".SH SEE ALSO\nsegc(1)", out);
+    for (int i = 0; i < N_COMMANDS; i++) {
+        fputs(", segrun\\-", out);
+        for (const char *c = commands[i].name; *c; c++)
+            fputs(*c == ' ' || *c == '-' ? "\\-" : (char[2]){ *c, 0 }, out);
+        fputs("(1)", out);
+    }
+    fputc('\n', out);
+}
+
+/* The command that argv[0] (and argv[1]) names; *words is how many of them. "data-check" too. */
+static const Command *find_command(int argc, char **argv, int *words)
+{
+    for (int i = 0; i < N_COMMANDS; i++) {
+        const char *name = commands[i].name, *space = strchr(name, ' ');
+        char joined[32];
+        snprintf(joined, sizeof joined, "%s", name);
+        if (space)
+            joined[space - name] = '-';
+        *words = 1;
+        if (strcmp(argv[0], name) == 0 || strcmp(argv[0], joined) == 0)
+            return &commands[i];
+        *words = 2;
+        if (space && argc > 1 && strncmp(argv[0], name, (size_t)(space - name)) == 0
+            && strcmp(argv[1], space + 1) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    fprintf(stderr, "segrun: error: unknown command '%s'\nhint: segrun --help lists the commands\n",
+            name);
+    return EXIT_USAGE;
+}
+
+static int flushed(int code)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "segrun: error: cannot write to standard output\n");
+        return EXIT_ENVIRONMENT;
+    }
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    /* A write beyond a file-size limit fails with an error message, not with a signal. */
+    signal(SIGXFSZ, SIG_IGN);
+    if (argc < 2) {
+        print_overview(stderr);
+        return EXIT_USAGE;
+    }
+    const char *first = argv[1];
+    int words = 0;
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
+        print_overview(stdout);
+        return flushed(EXIT_FINE);
+    }
+    if (strcmp(first, "--version") == 0) {
+        printf("segrun 0.1, plan format %d\n", PLAN_VERSION);
+        return flushed(EXIT_FINE);
+    }
+    bool man = strcmp(first, "--man") == 0, manual = man || strcmp(first, "help") == 0;
+    if (manual && argc == 2) {
+        (man ? print_overview_man : print_overview)(stdout);
+        return flushed(EXIT_FINE);
+    }
+    const Command *command = find_command(argc - 1 - manual, argv + 1 + manual, &words);
+    if (!command)
+        return unknown_command(argv[1 + manual]);
+    if (manual) {
+        (man ? options_man : options_help)(command, stdout);
+        return flushed(EXIT_FINE);
+    }
+    Options options = { .argc = argc, .argv = argv };
+    bool help;
+    if (!options_parse(command, argc - words, argv + words, &options, &help))
+        return EXIT_USAGE;
+    if (help) {
+        options_help(command, stdout);
+        return flushed(EXIT_FINE);
+    }
+    return flushed(command->run(&options));
+}

@@ -1,0 +1,224 @@
+/* What a training run is made of before its first step: the recipe (from the command line, or from
+ * the checkpoint it goes on from), the files of its folder, and whether they can be written.
+ *
+ * A resumed run takes everything from the checkpoint that the command line does not give, and says
+ * so, line by line where the two differ; so `-r CHECKPOINT` alone goes on bit for bit, and a person
+ * who changes something sees what was changed.
+ */
+#include "commands.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+static bool join(char path[1024], const char *folder, const char *name, const char *end, Error *error)
+{
+    size_t length = strlen(folder);
+    const char *slash = length > 0 && folder[length - 1] == '/' ? "" : "/";
+    if (snprintf(path, 1024, "%s%s%s%s", folder, slash, name, end) >= 1024)
+        return fail(error, EXIT_USER, "", "%s: the folder's name is too long", folder);
+    return true;
+}
+
+bool run_files(RunFiles *files, const char *folder, const char *model, Error *error)
+{
+    return join(files->best, folder, model, ".best.safetensors", error)
+           && join(files->last, folder, model, ".last.safetensors", error)
+           && join(files->model, folder, model, ".seg", error)
+           && join(files->log, folder, "log", ".csv", error)
+           && join(files->plot, folder, "loss", ".png", error)
+           && join(files->command, folder, "command", ".txt", error);
+}
+
+/* Says of one item of a resumed recipe where it is from, if that can surprise. */
+static void say_changed(const char *name, const char *was, const char *is)
+{
+    if (strcmp(was, is) != 0)
+        fprintf(stderr, "resume: --%s %s from the command line; the checkpoint had %s\n", name, is, was);
+}
+
+static void override_count(const Options *options, const char *name, int64_t value, int64_t *kept)
+{
+    char was[32], is[32];
+    if (!option_given(options, name))
+        return;
+    snprintf(was, sizeof was, "%" PRId64, *kept);
+    snprintf(is, sizeof is, "%" PRId64, value);
+    say_changed(name, was, is);
+    *kept = value;
+}
+
+static void override_flag(const Options *options, const char *name, bool value, bool *kept,
+                          const char *yes, const char *no)
+{
+    if (!option_given(options, name))
+        return;
+    say_changed(name, *kept ? yes : no, value ? yes : no);
+    *kept = value;
+}
+
+/* The checkpoint's recipe, with what the command line gives in its place. */
+static void override_recipe(const Options *options, RunState *state)
+{
+    bool background = strcmp(options->outline, "background") == 0;
+    int64_t epochs = state->epochs, batch = state->batch, before = state->batch;
+    uint64_t seed = state->seed;
+    bool outline = state->outline_background;
+    int64_t limit = state->limit;
+    override_count(options, "epochs", options->epochs, &epochs);
+    override_count(options, "batch", options->batch, &batch);
+    override_count(options, "limit", options->limit, &state->limit);
+    override_flag(options, "outline", background, &state->outline_background, "background",
+                  "foreground");
+    override_flag(options, "flip", strcmp(options->flip, "y") == 0, &state->flip, "y", "n");
+    state->epochs = (int)epochs;
+    state->batch = (int)batch;
+    if (option_given(options, "lr")) {
+        char was[32], is[32];
+        snprintf(was, sizeof was, "%g", state->lr);
+        snprintf(is, sizeof is, "%g", options->lr);
+        say_changed("lr", was, is);
+        state->lr = options->lr;
+    }
+    if (option_given(options, "seed")) {
+        char was[32], is[32];
+        snprintf(was, sizeof was, "%" PRIu64, state->seed);
+        snprintf(is, sizeof is, "%" PRIu64, options->seed);
+        say_changed("seed", was, is);
+        state->seed = options->seed;
+    }
+    if (state->batch_in_epoch > 0
+        && (batch != before || seed != state->seed || limit != state->limit
+            || outline != state->outline_background)) {
+        fprintf(stderr, "resume: with another recipe the unfinished epoch %d begins again\n",
+                state->epoch + 1);
+        state->batch_in_epoch = state->pictures = 0;
+        state->loss_sum = state->dice_sum = state->seconds = 0;
+    }
+}
+
+bool recipe_choose(const Options *options, RunState *state, Error *error)
+{
+    if (options->resume && options->weights)
+        return fail(error, EXIT_USAGE, "--resume goes on with a run, --weights begins a new one",
+                    "--resume and --weights cannot be given together");
+    if (!options->resume) {
+        *state = (RunState){
+            .seed = options->seed, .batch = (int)options->batch, .epochs = (int)options->epochs,
+            .limit = options->limit, .lr = options->lr, .best_dice = -1,
+            .outline_background = strcmp(options->outline, "background") == 0,
+            .flip = strcmp(options->flip, "y") == 0,
+        };
+        return true;
+    }
+    SafeTensors *file = safetensors_open(options->resume, error);
+    if (!file)
+        return false;
+    bool read = checkpoint_state(file, options->resume, state, error);
+    safetensors_close(file);
+    if (read)
+        override_recipe(options, state);
+    return read;
+}
+
+bool recipe_check_folder(const RunFiles *files, const char *folder, const Plan *plan, Error *error)
+{
+    if (!folder_make(folder, error))
+        return false;
+    char probe[1024];
+    if (!join(probe, folder, ".segrun-probe", "", error) || !file_write(probe, "", 0, error)) {
+        snprintf(error->hint, sizeof error->hint, "checkpoints go to --folder: choose one you can write");
+        return false;
+    }
+    unlink(probe);
+    struct statvfs facts;
+    if (statvfs(folder, &facts) != 0)
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: %s", folder, strerror(errno));
+    /* Two files, and a temporary one while either is replaced. */
+    int files_to_come = 1 + (access(files->best, F_OK) != 0) + (access(files->last, F_OK) != 0);
+    double need = (double)files_to_come * (double)checkpoint_bytes(plan);
+    double have = (double)facts.f_bavail * (double)facts.f_frsize;
+    char needed[16], had[16];
+    format_bytes(need, needed);
+    format_bytes(have, had);
+    return need <= have
+           || fail(error, EXIT_ENVIRONMENT, "free some space, or save elsewhere with --folder",
+                   "%s: the checkpoints need %s, the disk has %s left", folder, needed, had);
+}
+
+/* A text as a shell reads it. */
+static void print_quoted(FILE *out, const char *text)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-./,:=+@%";
+    if (*text && text[strspn(text, plain)] == 0) {
+        fputs(text, out);
+        return;
+    }
+    fputc('\'', out);
+    for (; *text; text++)
+        fputs(*text == '\'' ? "'\\''" : (char[2]){ *text, 0 }, out);
+    fputc('\'', out);
+}
+
+static bool write_command(const RunFiles *files, const Options *options, const Session *session,
+                          Error *error)
+{
+    char *text = NULL;
+    size_t size = 0, old_size = 0;
+    char *old = NULL;
+    if (options->resume && access(files->command, R_OK) == 0)
+        old = file_read(files->command, &old_size, error);
+    FILE *out = open_memstream(&text, &size);
+    if (!out) {
+        free(old);
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", files->command);
+    }
+    if (old)
+        fwrite(old, 1, old_size, out);
+    time_t now = time(NULL);
+    char date[64] = "";
+    struct tm parts;
+    if (localtime_r(&now, &parts))
+        strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &parts);
+    fprintf(out, "# %s, %s\n# the plan: segc %s%s%s\n", date, device_describe(session->device),
+            session->plan->path, *session->plan->options ? " " : "", session->plan->options);
+    for (int i = 0; i < options->argc; i++) {
+        if (i)
+            fputc(' ', out);
+        print_quoted(out, options->argv[i]);
+    }
+    fputc('\n', out);
+    bool written = fclose(out) == 0 && file_write(files->command, text, size, error);
+    free(text);
+    free(old);
+    return written;
+}
+
+/* NAME.best.safetensors of an earlier run becomes NAME.best.previous.safetensors. */
+static bool put_aside(const char *path, Error *error)
+{
+    if (access(path, F_OK) != 0)
+        return true;
+    char aside[1100];
+    const char *end = strrchr(path, '.');
+    snprintf(aside, sizeof aside, "%.*s.previous%s", (int)(end - path), path, end);
+    if (rename(path, aside) != 0)
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: cannot rename: %s", path, strerror(errno));
+    fprintf(stderr, "an earlier run's checkpoint is kept as %s\n", aside);
+    return true;
+}
+
+bool recipe_write(const RunFiles *files, const Options *options, const Session *session, Error *error)
+{
+    const char *text = session->plan->text;
+    if (!options->resume && (!put_aside(files->best, error) || !put_aside(files->last, error)))
+        return false;
+    return file_write(files->model, text, strlen(text), error)
+           && write_command(files, options, session, error);
+}

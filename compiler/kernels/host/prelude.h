@@ -91,7 +91,10 @@ INLINE v16i mask16(int64_t k)
     return (lanes16() - clamped) >> 31;
 }
 /* The lanes of channel block `block` that are channels. */
-INLINE v16i channel_mask16(int64_t channels, int64_t block) { return mask16(channels - 16 * block); }
+INLINE v16i channel_mask16(int64_t channels, int64_t block)
+{
+    return mask16(channels - 16 * block);
+}
 
 /* The sum of the lanes, always in the same order. */
 INLINE float sum16(v16 a)
@@ -112,7 +115,7 @@ INLINE float highest16(v16 a)
     return highest;
 }
 
-/* ---- plain rows ------------------------------------------------------------------------------ */
+/* ---- plain rows ---------------------------------------------------------------------------- */
 
 /* Rows of `channels` <= 16 planes to [count][16], zeros in the other lanes; and back. */
 INLINE void expand_plain_f32(const float *plane0, int64_t plane_stride, int64_t channels,
@@ -159,7 +162,7 @@ INLINE v16 load_plain_u8(const uint8_t *plane0, int64_t plane_stride, int64_t ch
     return x.whole;
 }
 
-/* ---- functions (polynomials: least largest error over the reduced range) ------------------------ */
+/* ---- functions (polynomials: least largest error over the reduced range) ------------------- */
 
 /* exp(x) = 2^n * exp(r), |r| <= log(2)/2; 2^n in two factors, so that both ends come out right. */
 INLINE v16 exp16(v16 x)
@@ -268,7 +271,7 @@ INLINE v16 gelu_grad16(v16 dy, v16 x)
     return dy * (0.5f * (1.0f + erf16(x * 0.707106781f)) + limited * density);
 }
 
-/* ---- random numbers --------------------------------------------------------------------------- */
+/* ---- random numbers ------------------------------------------------------------------------ */
 
 /* A number of 24 random bits a place: a counter-based hash, so that the backward pass, every thread
  * and every target draw the same. The scalar form, for one element:
@@ -302,7 +305,7 @@ INLINE v16 uniform16(uint64_t seed, uint64_t stream, int64_t n, int64_t c0, int6
     return __builtin_convertvector((v16i)(x >> 8), v16) * 0x1p-24f;
 }
 
-/* ---- loops ------------------------------------------------------------------------------------ */
+/* ---- loops --------------------------------------------------------------------------------- */
 
 INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }

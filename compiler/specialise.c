@@ -161,10 +161,6 @@ static Node *specialise_node(Graph *graph, Node *node, int *streams)
                                         : specialise_cross_entropy(graph, node);
     case KIND_METRIC:
         return specialise_dice(graph, node);
-    case KIND_MOVE:
-        if (node->op == OP_PAD || node->op == OP_CROP)
-            node->n_inputs = 1; /* `like` was needed for its shape only: do not keep it alive */
-        return node;
     case KIND_POINTWISE:
         if (node->op != OP_DROPOUT)
             return node;
@@ -177,6 +173,7 @@ static Node *specialise_node(Graph *graph, Node *node, int *streams)
     case KIND_CHANNEL:
     case KIND_REDUCE:
     case KIND_WINDOW:
+    case KIND_MOVE:
     case KIND_SMALL:
         return node;
     }

@@ -24,7 +24,7 @@ OPTIMISE = -O1 -g -fno-omit-frame-pointer
 SANITISE = -fsanitize=address,undefined -fno-sanitize-recover=all
 endif
 CFLAGS = -std=gnu17 $(OPTIMISE) $(WARNINGS) $(SANITISE) -MMD -MP
-CPPFLAGS = -D_GNU_SOURCE
+CPPFLAGS = -D_GNU_SOURCE=
 LDFLAGS = $(SANITISE)
 pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
 RUNTIME_PACKAGES = libpng libjpeg cairo jansson libxxhash
@@ -126,7 +126,9 @@ check: missing
 	@$(MAKE) --no-print-directory $(jobs) SAN=1 all tests
 	@tests/run.sh
 bless: all
+	@$(MAKE) --no-print-directory $(jobs) build/tests/test_nets
 	@tests/golden/run.sh --bless
+	@SEG_BLESS=1 SEG_CACHE=build/test-cache build/tests/test_nets
 demo: missing
 	@$(MAKE) --no-print-directory $(jobs) all
 	@tests/demo.sh

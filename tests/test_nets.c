@@ -1,0 +1,271 @@
+/* Whole networks on the host device.
+ *
+ *   oracle    every result and gradient, fused and unfused, against float64 (comparison.c)
+ *   threads   the same bits after training steps with 1, 2 and 3 threads
+ *   adam      one fused step against PyTorch's formula in double
+ *   losses    the first ten losses from a fixed seed against tests/golden/nets/NAME.want;
+ *             SEG_BLESS=1 rewrites these files
+ *
+ * The networks are those of models/, small by their params. Tolerances: an error of one rounding is
+ * multiplied by every batch norm (it divides by a deviation) on the way, most where it sees few
+ * pixels, hence the small batch norm maps of ResNet are given a batch of 3 and more pixels.
+ * timeout: 280   sanitize: no
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comparison.h"
+
+enum { STEPS = 10, MAX_DEFINES = 4 };
+
+typedef struct {
+    const char *name;
+    const char *path;
+    Define defines[MAX_DEFINES];
+    int batch;
+    double tolerance;
+    double loss_tolerance;     /* of the recorded losses, relative; for other compilers and processors */
+} Net;
+
+static const Net nets[] = {
+    {"unet", "models/unet.seg", {{"width", "4"}, {"size", "32"}}, 2, 1e-4, 2e-3},
+    {"unet-odd", "models/unet.seg", {{"width", "8"}, {"size", "50"}}, 3, 1e-4, 2e-3},
+    {"resnet34_unet", "models/resnet34_unet.seg", {{"width", "8"}, {"size", "64"}}, 3, 1e-4, 5e-3},
+    {"resnet34_unet-odd", "models/resnet34_unet.seg", {{"width", "8"}, {"size", "90"}}, 2, 1e-4, 5e-3},
+    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"width", "8"}, {"size", "64"}}, 3, 1e-4,
+     5e-3},
+};
+enum { N_NETS = sizeof nets / sizeof *nets };
+
+static int passed, failed;
+
+static bool check(bool good, const char *format, const char *name, const char *why)
+{
+    if (!good) {
+        printf("FAIL ");
+        printf(format, name, why);
+        printf("\n");
+    }
+    *(good ? &passed : &failed) += 1;
+    fflush(stdout);
+    return good;
+}
+
+static Case net_case(const Net *net)
+{
+    int n = 0;
+    while (n < MAX_DEFINES && net->defines[n].name)
+        n++;
+    return (Case){.path = net->path, .defines = net->defines, .n_defines = n, .plain_inputs = true,
+                  .batch = net->batch, .seed = 11, .tolerance = net->tolerance};
+}
+
+static Device *open_device(int threads)
+{
+    Error error = {0};
+    DeviceOptions options = {.name = "cpu", .threads = threads};
+    Device *device = device_open(&options, &error);
+    if (!device) {
+        printf("FAIL no device: %s\n0 passed, 1 failed\n", error.text);
+        exit(1);
+    }
+    return device;
+}
+
+static void test_oracle(const Net *net, Device *device)
+{
+    static Outcome outcome;
+    Case test = net_case(net);
+    memset(&outcome, 0, sizeof outcome);
+    bool ok = compare_case(&test, device, &outcome);
+    check(ok, "%s, fused: %s", net->name, outcome.problem);
+    printf("%s: fused, largest error %.1e at %s\n", net->name, outcome.worst, outcome.where);
+    memset(&outcome, 0, sizeof outcome);
+    test.no_fuse = "";
+    ok = compare_case(&test, device, &outcome);
+    check(ok, "%s, unfused: %s", net->name, outcome.problem);
+    printf("%s: unfused, largest error %.1e at %s\n", net->name, outcome.worst, outcome.where);
+}
+
+/* ---- training ---------------------------------------------------------------------------------- */
+
+static float *download(Executor *executor, Slab slab)
+{
+    Error error = {0};
+    float *data = calloc((size_t)executor_slab_bytes(executor, slab) + 1, 1);
+    if (!data || !executor_download(executor, slab, data, &error))
+        abort();
+    return data;
+}
+
+/* A network at its initial values, ready for train_step. */
+static Executor *open_training(const Plan *plan, Device *device, int batch, Error *error)
+{
+    Executor *executor = executor_open(plan, device, batch, error);
+    if (!executor)
+        return NULL;
+    float *parameters = calloc((size_t)plan->parameter_bytes + 1, 1);
+    params_initialise(plan, 1, parameters);
+    bool ok = executor_upload(executor, SLAB_PARAMETERS, parameters, error);
+    free(parameters);
+    if (!ok) {
+        executor_close(executor);
+        return NULL;
+    }
+    return executor;
+}
+
+/* Step 1, 2, ... on one of two batches in turn. */
+static bool train_step(Executor *executor, const Plan *plan, int step, int batch, double rate,
+                       float *loss, Error *error)
+{
+    const PlanProgram *program = plan_program(plan_target(plan, "host"), "train");
+    *executor_state(executor) = (PlanState){.learning_rate = rate, .beta1 = 0.9, .beta2 = 0.999,
+                                            .eps = 1e-8, .step = step, .seed = (uint64_t)step};
+    return write_sources(executor, program, batch, (uint64_t)(step % 2), error)
+           && executor_run(executor, "train", batch, error)
+           && executor_read(executor, "train", "loss", loss, batch, error);
+}
+
+static void test_threads(const Net *net, const Plan *plan)
+{
+    float *first = NULL;
+    for (int threads = 1; threads <= 3; threads++) {
+        Device *device = open_device(threads);
+        Error error = {0};
+        Executor *executor = open_training(plan, device, net->batch, &error);
+        bool ok = executor != NULL;
+        float loss;
+        for (int step = 1; step <= 3 && ok; step++)
+            ok = train_step(executor, plan, step, net->batch, 1e-3, &loss, &error);
+        if (check(ok, "%s, threads: %s", net->name, error.text)) {
+            float *parameters = download(executor, SLAB_PARAMETERS);
+            check(!first || memcmp(first, parameters, (size_t)plan->parameter_bytes) == 0,
+                  "%s: other bits with another number of threads%s", net->name, "");
+            if (first)
+                free(parameters);
+            else
+                first = parameters;
+        }
+        executor_close(executor);
+        device_close(device);
+    }
+    free(first);
+}
+
+/* Adam (Kingma, Ba 2015) as PyTorch computes it, in double. */
+static void adam(double *parameter, double *moments, double gradient, int step, double rate)
+{
+    moments[0] = 0.9 * moments[0] + 0.1 * gradient;
+    moments[1] = 0.999 * moments[1] + 0.001 * gradient * gradient;
+    double mean = moments[0] / (1 - pow(0.9, step)), square = moments[1] / (1 - pow(0.999, step));
+    *parameter -= rate * mean / (sqrt(square) + 1e-8);
+}
+
+static void test_adam(const Net *net, const Plan *plan, Device *device)
+{
+    Error error = {0};
+    Executor *executor = open_training(plan, device, net->batch, &error);
+    if (!check(executor != NULL, "%s, adam: %s", net->name, error.text))
+        return;
+    int64_t count = plan->trainable_bytes / 4;
+    double (*moments)[2] = calloc((size_t)count, sizeof *moments), worst = 0, rate = 1e-3;
+    for (int step = 1; step <= 3; step++) {
+        float loss, *before = download(executor, SLAB_PARAMETERS);
+        bool ok = train_step(executor, plan, step, net->batch, rate, &loss, &error);
+        check(ok, "%s, adam: %s", net->name, error.text);
+        float *after = download(executor, SLAB_PARAMETERS);
+        float *gradients = download(executor, SLAB_GRADIENTS);
+        for (int64_t i = 0; i < count; i++) {
+            double want = before[i];
+            adam(&want, moments[i], gradients[i], step, rate);
+            /* Moments are kept in float: 1e-6 of a step; and the sum is rounded to float. */
+            worst = fmax(worst, fabs(after[i] - want) - fabs(want) * 0x1p-24);
+        }
+        free(before);
+        free(after);
+        free(gradients);
+    }
+    free(moments);
+    executor_close(executor);
+    printf("%s: Adam, largest difference %.1e of a step of %.0e\n", net->name, worst, rate);
+    check(worst < 1e-5 * rate, "%s: Adam's steps differ from the formula%s", net->name, "");
+}
+
+/* ---- recorded losses ------------------------------------------------------------------------------ */
+
+static bool read_losses(const char *path, double losses[STEPS])
+{
+    FILE *file = fopen(path, "r");
+    int n = 0;
+    char line[200];
+    while (file && fgets(line, sizeof line, file) && n < STEPS)
+        n += sscanf(line, "step %*d loss %lf", &losses[n]) == 1;
+    if (file)
+        fclose(file);
+    return n == STEPS;
+}
+
+static void write_losses(const Net *net, const char *path, const float losses[STEPS])
+{
+    FILE *file = fopen(path, "w");
+    if (!file)
+        return;
+    fprintf(file, "# %s, batch %d: losses of the first steps, Adam 1e-3. Tolerance: 1e-5 for the first, "
+            "%g for the rest, relative.\n", net->name, net->batch, net->loss_tolerance);
+    for (int i = 0; i < STEPS; i++)
+        fprintf(file, "step %d loss %.7g\n", i + 1, (double)losses[i]);
+    fclose(file);
+}
+
+static void test_losses(const Net *net, const Plan *plan, Device *device)
+{
+    char path[200];
+    snprintf(path, sizeof path, "tests/golden/nets/%s.want", net->name);
+    Error error = {0};
+    Executor *executor = open_training(plan, device, net->batch, &error);
+    bool ok = executor != NULL;
+    float losses[STEPS];
+    for (int i = 0; i < STEPS && ok; i++)
+        ok = train_step(executor, plan, i + 1, net->batch, 1e-3, &losses[i], &error);
+    executor_close(executor);
+    if (!check(ok, "%s, losses: %s", net->name, error.text))
+        return;
+    if (getenv("SEG_BLESS"))
+        write_losses(net, path, losses);
+    double want[STEPS];
+    if (!check(read_losses(path, want), "%s: no recorded losses in %s", net->name, path))
+        return;
+    for (int i = 0; i < STEPS; i++) {
+        double tolerance = i == 0 ? 1e-5 : net->loss_tolerance;
+        char text[100];
+        snprintf(text, sizeof text, "step %d: %.7g, recorded %.7g", i + 1, (double)losses[i], want[i]);
+        check(fabs(losses[i] - want[i]) <= tolerance * fabs(want[i]), "%s, loss of %s", net->name, text);
+    }
+}
+
+/* test_nets [NAME]: one network. */
+int main(int argc, char **argv)
+{
+    Device *device = open_device(0);
+    for (int i = 0; i < N_NETS; i++) {
+        if (argc > 1 && strcmp(nets[i].name, argv[1]) != 0)
+            continue;
+        static Outcome outcome;
+        Case test = net_case(&nets[i]);
+        Plan *plan = case_plan(&test, &outcome);
+        if (!check(plan != NULL, "%s: %s", nets[i].name, outcome.problem))
+            continue;
+        if (!getenv("SEG_BLESS"))
+            test_oracle(&nets[i], device);
+        test_threads(&nets[i], plan);
+        if (i == 0)
+            test_adam(&nets[i], plan, device);
+        test_losses(&nets[i], plan, device);
+        plan_close(plan);
+    }
+    device_close(device);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

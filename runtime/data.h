@@ -195,7 +195,8 @@ typedef struct {
  * annotations of other origin. The same options give the same files. */
 bool data_synth(const char *folder, const SynthOptions *, Error *);
 /* One picture and its trimap, [height][width][3] and [height][width]. */
-void synth_draw(uint64_t seed, int index, int width, int height, uint8_t *rgb, uint8_t *trimap);
+typedef struct { int species, fur; } SynthPet;  /* species 1 cat, 2 dog; fur from 1: its class */
+SynthPet synth_draw(uint64_t seed, int index, int width, int height, uint8_t *rgb, uint8_t *trimap);
 
 /* `segrun data check`: prints what is there to `out`. EXIT_FINE, or EXIT_USER if something listed is
  * missing or broken; EXIT_INTERRUPTED when progress says stop. */

@@ -11,7 +11,7 @@ pets.txt     only with FOLDER_OF_PETS: for each listed picture the XXH64 of the 
 
 Needs Pillow before version 13, numpy and libxxhash. Pillow 13 (its pull request 9549) narrows the
 columns first where a picture shrinks much more in height than in width; all versions from 3.3 to 12
-narrow the rows first, always, and so does runtime/resize.c. The difference is at most a few levels.
+narrow the rows first, always, and so does runtime/resize.c. The difference is at most one level.
 """
 import ctypes
 import ctypes.util

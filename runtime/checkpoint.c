@@ -20,7 +20,7 @@
 #define FIRST_MOMENT "optimizer.exp_avg."
 #define SECOND_MOMENT "optimizer.exp_avg_sq."
 
-enum { MAX_METADATA = 40, MAX_LISTED = 20 };
+enum { MAX_METADATA = 40 };
 
 /* ---- the run's state as texts ---- */
 
@@ -114,9 +114,9 @@ static char *curves_print(const RunState *state)
     FILE *out = open_memstream(&text, &size);
     for (int i = 0; out && i < state->n_rows; i++) {
         const EpochRow *row = &state->rows[i];
-        fprintf(out, "%d %.17g %.17g %.17g %.17g %d %.17g %.17g %.17g\n", row->epoch, row->train_loss,
-                row->train_dice, row->valid_loss, row->valid_dice, row->best, row->seconds,
-                row->images_per_second, row->lr);
+        fprintf(out, "%d %.17g %.17g %.17g %.17g %d %.17g %.17g %.17g\n", row->epoch,
+                row->train_loss, row->train_dice, row->valid_loss, row->valid_dice, row->best,
+                row->seconds, row->images_per_second, row->lr);
     }
     if (out)
         fclose(out);
@@ -195,11 +195,6 @@ int64_t checkpoint_bytes(const Plan *plan)
     return bytes;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const SafeTensor *)a)->name, ((const SafeTensor *)b)->name);
-}
-
 /* Adds one tensor that lies in a copy of a slab; false without memory. */
 static bool add_tensor(SafeTensors *file, const char *prefix, const PlanParameter *parameter,
                        const char *data)
@@ -262,7 +257,6 @@ static bool collect_tensors(SafeTensors *file, const Plan *plan, const char *par
                                moments + plan->trainable_bytes + parameter->offset)))
             return false;
     }
-    qsort(file->tensors, (size_t)file->n_tensors, sizeof *file->tensors, by_name);
     return true;
 }
 
@@ -278,7 +272,8 @@ static bool slabs_download(const Session *session, Slabs *slabs, Error *error)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a checkpoint");
     slabs->moments = slabs->parameters + parameter_bytes;
     return executor_download(session->executor, SLAB_PARAMETERS, slabs->parameters, error)
-           && executor_download(session->executor, SLAB_MOMENTS, slabs->moments, error);
+           && (moment_bytes == 0
+               || executor_download(session->executor, SLAB_MOMENTS, slabs->moments, error));
 }
 
 bool checkpoint_save(const char *path, const Session *session, const RunState *state, Error *error)
@@ -309,100 +304,33 @@ bool checkpoint_save(const char *path, const Session *session, const RunState *s
 
 /* ---- loading ---- */
 
-typedef struct { int missing, unexpected, shapes; } Differences;
-
-static void shape_text(int rank, const int64_t *dims, char text[96])
+static bool take_moment(const SafeTensors *file, const char *path, const char *prefix,
+                        const PlanParameter *parameter, char *to, Error *error)
 {
-    int length = snprintf(text, 96, "[");
-    for (int i = 0; i < rank && length < 80; i++)
-        length += snprintf(text + length, (size_t)(96 - length), "%s%" PRId64, i ? "," : "", dims[i]);
-    snprintf(text + length, (size_t)(96 - length), "]");
-}
-
-static void list_difference(int *count, const char *what, const char *name, const char *shape)
-{
-    if ((*count)++ < MAX_LISTED)
-        fprintf(stderr, "  %-12s %s %s\n", what, name, shape);
-}
-
-/* Copies a tensor of the file into `to`, or notes how the two differ. */
-static void take_tensor(const SafeTensors *file, const char *prefix, const PlanParameter *parameter,
-                        char *to, Differences *differences)
-{
-    char name[512], want[96], got[96], both[220];
+    char name[4200];
     snprintf(name, sizeof name, "%s%s", prefix, parameter->name);
-    shape_text(parameter->rank, parameter->dims, want);
     const SafeTensor *tensor = safetensors_find(file, name);
-    if (!tensor) {
-        list_difference(&differences->missing, "missing", name, want);
-        return;
-    }
-    bool equal = tensor->rank == parameter->rank && tensor->type == PLAN_F32;
-    for (int i = 0; equal && i < parameter->rank; i++)
-        equal = tensor->dims[i] == parameter->dims[i];
-    if (!equal) {
-        shape_text(tensor->rank, tensor->dims, got);
-        snprintf(both, sizeof both, "%s%s, the model has %s", got,
-                 tensor->type == PLAN_F32 ? "" : " of bytes", want);
-        list_difference(&differences->shapes, "other shape", name, both);
-        return;
-    }
+    if (!tensor)
+        return fail(error, EXIT_USER, "to begin a new run from these weights: --weights FILE",
+                    "%s: cannot go on from it: '%s' is missing", path, name);
+    if (tensor->type != PLAN_F32 || tensor->bytes != 4 * parameter_count(parameter))
+        return fail(error, EXIT_USER, "", "%s: '%s' has not the size of its parameter", path, name);
     memcpy(to, tensor->data, (size_t)tensor->bytes);
-}
-
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static bool find_unexpected(const SafeTensors *file, const Plan *plan, Differences *differences)
-{
-    const char **names = calloc((size_t)plan->n_parameters + 1, sizeof *names);
-    if (!names)
-        return false;
-    for (int i = 0; i < plan->n_parameters; i++)
-        names[i] = plan->parameters[i].name;
-    qsort(names, (size_t)plan->n_parameters, sizeof *names, by_text);
-    for (int i = 0; i < file->n_tensors; i++) {
-        const SafeTensor *tensor = &file->tensors[i];
-        if (strncmp(tensor->name, "optimizer.", 10) == 0
-            || bsearch(&tensor->name, names, (size_t)plan->n_parameters, sizeof *names, by_text))
-            continue;
-        char shape[96];
-        shape_text(tensor->rank, tensor->dims, shape);
-        list_difference(&differences->unexpected, "unexpected", tensor->name, shape);
-    }
-    free(names);
     return true;
 }
 
-static bool take_tensors(const SafeTensors *file, const char *path, Session *session, Slabs *slabs,
-                         bool optimiser, Error *error)
+static bool take_moments(const SafeTensors *file, const char *path, const Plan *plan, char *moments,
+                         Error *error)
 {
-    const Plan *plan = session->plan;
-    Differences differences = { 0 };
-    progress_clear(&session->progress);
     for (int i = 0; i < plan->n_parameters; i++) {
         const PlanParameter *parameter = &plan->parameters[i];
-        take_tensor(file, "", parameter, slabs->parameters + parameter->offset, &differences);
-        if (!optimiser || !parameter->trainable)
-            continue;
-        char *second = slabs->moments + plan->trainable_bytes;
-        take_tensor(file, FIRST_MOMENT, parameter, slabs->moments + parameter->offset, &differences);
-        take_tensor(file, SECOND_MOMENT, parameter, second + parameter->offset, &differences);
+        char *first = moments + parameter->offset, *second = first + plan->trainable_bytes;
+        if (parameter->trainable
+            && !(take_moment(file, path, FIRST_MOMENT, parameter, first, error)
+                 && take_moment(file, path, SECOND_MOMENT, parameter, second, error)))
+            return false;
     }
-    if (!find_unexpected(file, plan, &differences))
-        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
-    if (differences.missing + differences.unexpected + differences.shapes == 0)
-        return true;
-    const char *model = checkpoint_value(file, "model");
-    const char *options = checkpoint_value(file, "model_options");
-    return fail(error, EXIT_USER, "it needs the plan it was trained with: same model, same -D options",
-                "%s: is of another network (%.80s%s%.80s) than %s (%.80s%s%.80s): %d tensors missing, "
-                "%d unexpected, %d of another shape (the first %d of each are listed above)",
-                path, model ? model : "unknown", options && *options ? " " : "", options ? options : "",
-                session->plan_path, plan->model, *plan->options ? " " : "", plan->options,
-                differences.missing, differences.unexpected, differences.shapes, MAX_LISTED);
+    return true;
 }
 
 bool checkpoint_load(const char *path, Session *session, bool optimiser, Error *error)
@@ -411,11 +339,13 @@ bool checkpoint_load(const char *path, Session *session, bool optimiser, Error *
     if (!file)
         return false;
     Slabs slabs = { 0 };
+    Executor *executor = session->executor;
     bool loaded = slabs_download(session, &slabs, error)
-                  && take_tensors(file, path, session, &slabs, optimiser, error)
-                  && executor_upload(session->executor, SLAB_PARAMETERS, slabs.parameters, error)
+                  && params_load(session->plan, file, slabs.parameters, true, error)
+                  && executor_upload(executor, SLAB_PARAMETERS, slabs.parameters, error)
                   && (!optimiser
-                      || executor_upload(session->executor, SLAB_MOMENTS, slabs.moments, error));
+                      || (take_moments(file, path, session->plan, slabs.moments, error)
+                          && executor_upload(executor, SLAB_MOMENTS, slabs.moments, error)));
     safetensors_close(file);
     free(slabs.parameters);
     return loaded;

@@ -3,7 +3,7 @@
  *   main      the tables of commands and their options; dispatch
  *   options   parsing, --help and man pages, all from those tables
  *   session   what every command that runs a plan opens: plan, device, executor, weights
- *   train evaluate predict bench info      one file a command
+ *   train evaluate predict bench info data_commands    one file a command
  *   recipe checkpoint progress log plot sheet    what they need and write
  *
  * Commands return an ExitCode and have printed what went wrong.
@@ -22,7 +22,7 @@
 /* Every option of every command; a command fills those in its table. */
 typedef struct {
     char **operands; int n_operands;      /* what is left of argv, owned by the caller of main */
-    uint64_t given;                       /* bit i: row i of the command's table was on the command line */
+    uint64_t given; /* bit i: row i of the command's table was on the command line */
     const struct Command *command;
     int argc; char **argv;                /* the whole command line, for command.txt */
 
@@ -34,7 +34,14 @@ typedef struct {
     bool quiet, verbose, trust, profile;
 } Options;
 
-typedef enum { OPTION_FLAG, OPTION_TEXT, OPTION_CHOICE, OPTION_COUNT, OPTION_SEED, OPTION_REAL } OptionKind;
+typedef enum {
+    OPTION_FLAG,
+    OPTION_TEXT,
+    OPTION_CHOICE,
+    OPTION_COUNT,
+    OPTION_SEED,
+    OPTION_REAL
+} OptionKind;
 
 typedef struct {
     char letter;             /* 0: none */
@@ -91,7 +98,8 @@ void progress_built(void *progress, int built, int total); /* for DeviceOptions.
 void format_duration(double seconds, char text[16]);       /* "1:02:03", "2:03" */
 void format_bytes(double bytes, char text[16]);            /* "1.5 GiB" */
 
-/* ---- session.c -------------------------------------------------------------------------------- */
+/* ---- session.c --------------------------------------------------------------------------------
+ */
 
 /* A plan that is loaded and ready to run one program on pictures. */
 typedef struct {
@@ -107,17 +115,18 @@ typedef struct {
     const char *name;
     const PlanTensor *image, *mask, *output, *loss, *metric;
 } ProgramTensors;
-bool session_open(Session *, const Options *, const char *path, int max_batch, Error *);
+/* Operand 0 is the plan; programs: those that will run, "train,evaluate". */
+bool session_open(Session *, const Options *, const char *programs, int max_batch, Error *);
+bool session_open_plan(Session *, const Options *, Error *);   /* the plan only */
 void session_close(Session *);
-/* Opens only the plan, after the question of trust. */
-Plan *session_plan(const Options *, const char *path, Error *);
 /* Finds them, and checks that pictures can be fed: one image [3,H,W], masks [1,H,W]. */
-bool session_tensors(const Session *, const char *program, bool needs_mask, ProgramTensors *, Error *);
-/* Bytes this process may still take; -1 if unknown. */
-int64_t memory_available(void);
-uint64_t plan_hash(const Plan *);  /* of the model's text and options: the same hash, the same network */
+bool session_tensors(const Session *, const char *program, bool needs_mask, ProgramTensors *,
+                     Error *);
+uint64_t
+plan_hash(const Plan *); /* of the model's text and options: the same hash, the same network */
 
-/* ---- checkpoint.c ------------------------------------------------------------------------------ */
+/* ---- checkpoint.c ------------------------------------------------------------------------------
+ */
 
 /* One epoch in the curves. */
 typedef struct {
@@ -151,14 +160,15 @@ void run_state_add(RunState *, const EpochRow *);
 bool checkpoint_save(const char *path, const Session *, const RunState *, Error *);
 /* Bytes of a checkpoint of this plan, about. */
 int64_t checkpoint_bytes(const Plan *);
-/* Reads the weights, and with `optimiser` Adam's moments, into the executor. Strict: every difference
- * of names and shapes is listed on stderr before it fails. */
+/* Reads the weights, and with `optimiser` Adam's moments, into the executor. Strict: every
+ * difference of names and shapes is listed on stderr before it fails. */
 bool checkpoint_load(const char *path, Session *, bool optimiser, Error *);
 /* Metadata only; NULL where a file has none of ours. */
 const char *checkpoint_value(const SafeTensors *, const char *key);
 bool checkpoint_state(const SafeTensors *, const char *path, RunState *, Error *);
 
-/* ---- recipe.c ------------------------------------------------------------------------------------ */
+/* ---- recipe.c
+ * ------------------------------------------------------------------------------------ */
 
 /* The files of a run in its save folder; NAME is the model's. */
 typedef struct {
@@ -175,12 +185,14 @@ bool recipe_check_folder(const RunFiles *, const char *folder, const Plan *, Err
 /* Writes the model's text and the command; a new run puts an earlier run's checkpoints aside. */
 bool recipe_write(const RunFiles *, const Options *, const Session *, Error *);
 
-/* ---- log.c plot.c ------------------------------------------------------------------------------- */
+/* ---- log.c plot.c -------------------------------------------------------------------------------
+ */
 
 bool log_write(const char *path, const EpochRow *, int n, Error *);
 bool plot_write(const char *path, const char *title, const EpochRow *, int n, Error *);
 
-/* ---- sheet.c ------------------------------------------------------------------------------------- */
+/* ---- sheet.c
+ * ------------------------------------------------------------------------------------- */
 
 /* A PNG of many pictures in rows of three (picture, true mask, predicted mask), eight to a row. */
 typedef struct Sheet Sheet;
@@ -192,10 +204,15 @@ bool sheet_write(Sheet *, const char *path, Error *);
 void sheet_close(Sheet *);
 bool surface_write(cairo_surface_t *, const char *path, Error *);  /* as PNG, atomically */
 
-/* ---- evaluate.c ------------------------------------------------------------------------------------ */
+/* ---- evaluate.c
+ * ------------------------------------------------------------------------------------ */
 
 /* The scores of one picture. */
-typedef struct { double dice, iou; int64_t intersection, predicted, truth; int index; } PictureScore;
+typedef struct {
+    double dice, iou;
+    int64_t intersection, predicted, truth;
+    int index;
+} PictureScore;
 /* Scores of a set, each as eval prints its definition. */
 typedef struct {
     double loss;             /* mean over pictures */
@@ -208,25 +225,29 @@ typedef struct {
 typedef struct {
     Split split;
     int batch, workers;
-    double threshold;        /* negative: take the counts of the model's own metric where it has one */
+    double threshold; /* negative: take the counts of the model's own metric where it has one */
     const volatile int *stop; /* not 0: stop with EXIT_INTERRUPTED; may be NULL */
     PictureScore *scores;    /* of every picture, in the split's order; may be NULL */
     Sheet *sheet;            /* gets `sheet_pictures` of them, spread over the split; may be NULL */
     int sheet_pictures;
 } EvaluateOptions;
 bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Error *);
+Split split_of(const char *name);  /* train valid test, as the options have checked */
 /* The data set as the options say, for the model's size. */
 Dataset *session_dataset(Session *, const Options *, unsigned splits, bool outline_background,
                          int limit, const PlanTensor *image, Error *);
 /* From dice_sums' five numbers. */
 double dice_of(double intersection, double predicted, double truth);
 
-/* ---- peak.c ---------------------------------------------------------------------------------------- */
+/* ---- peak.c
+ * ---------------------------------------------------------------------------------------- */
 
-/* Float32 operations a second that `threads` threads reach in multiply-adds, measured for `seconds`. */
+/* Float32 operations a second that `threads` threads reach in multiply-adds, measured for
+ * `seconds`. */
 double measure_peak(int threads, double seconds);
 
-/* ---- the commands ------------------------------------------------------------------------------------ */
+/* ---- the commands
+ * ------------------------------------------------------------------------------------ */
 
 int command_train(const Options *);
 int command_eval(const Options *);

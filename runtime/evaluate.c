@@ -2,8 +2,8 @@
  *
  * Everything follows from five numbers a picture (dice_sums in compiler/ops.def): A and B = pixels
  * predicted and true, |A and B|, sum p*t and sum p. They come from the model's own metric during
- * training and, where the threshold is the user's, from the probabilities. Sums are in double and in
- * the order of the list, so that the scores do not depend on threads.
+ * training and, where the threshold is the user's, from the probabilities. Sums are in double and
+ * in the order of the list, so that the scores do not depend on threads.
  */
 #include "commands.h"
 
@@ -187,8 +187,8 @@ static int worst_first(const void *a, const void *b)
     return x->index - y->index;
 }
 
-static bool write_csv(const char *path, const Dataset *data, Split split, const PictureScore *scores,
-                      int n, Error *error)
+static bool write_csv(const char *path, const Dataset *data, Split split,
+                      const PictureScore *scores, int n, Error *error)
 {
     char *text = NULL;
     size_t size = 0;
@@ -228,7 +228,8 @@ static bool outline_rule(const Options *options, bool *background, Error *error)
         if (!options->outline)
             *background = trained_background;
         else if (trained_background != *background)
-            fprintf(stderr, "segrun: warning: trained with --outline %s, scored with the other rule\n",
+            fprintf(stderr,
+                    "segrun: warning: trained with --outline %s, scored with the other rule\n",
                     trained_background ? "background" : "foreground");
     }
     safetensors_close(file);
@@ -248,7 +249,8 @@ static void print_scores(const Evaluation *evaluation, const Options *options)
            "  IoU             %.4f  |A and B| / |A or B| a picture (both empty: 1), mean\n"
            "  Dice, all       %.4f  2|A and B| / (|A|+|B|) over all pixels of the set\n"
            "  pixel accuracy  %.4f  pixels that are right\n"
-           "  soft Dice       %.4f  (2 sum p*t + 1e-6) / (sum p + sum t + 1e-6) a batch of %lld, mean\n"
+           "  soft Dice       %.4f  (2 sum p*t + 1e-6) / (sum p + sum t + 1e-6) a batch of %lld, "
+           "mean\n"
            "  loss            %.4f  the model's, mean over pictures\n",
            scores->dice, scores->iou, scores->dice_all, scores->accuracy, scores->soft_dice,
            (long long)options->batch, scores->loss);
@@ -257,14 +259,14 @@ static void print_scores(const Evaluation *evaluation, const Options *options)
 static bool write_json(const Evaluation *evaluation, const Options *options, Error *error)
 {
     const Scores *s = &evaluation->total;
-    json_t *json = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "plan",
-        evaluation->session.plan_path, "weights", options->weights, "split",
-        split_name(evaluation->split), "outline",
-        evaluation->outline_background ? "background" : "foreground", "pictures",
-        (json_int_t)s->pictures, "batch", (json_int_t)options->batch, "threshold", options->threshold,
-        "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all, "accuracy", s->accuracy, "soft_dice",
-        s->soft_dice, "loss", s->loss);
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "plan",
+                  evaluation->session.plan_path, "weights", options->weights, "split",
+                  split_name(evaluation->split), "outline",
+                  evaluation->outline_background ? "background" : "foreground", "pictures",
+                  (json_int_t)s->pictures, "batch", (json_int_t)options->batch, "threshold",
+                  options->threshold, "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all,
+                  "accuracy", s->accuracy, "soft_dice", s->soft_dice, "loss", s->loss);
     char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(json);
     if (!text)
@@ -279,7 +281,8 @@ static bool write_results(Evaluation *evaluation, const Options *options, Error 
     int n = (int)evaluation->total.pictures;
     qsort(evaluation->scores, (size_t)n, sizeof *evaluation->scores, worst_first);
     if (options->csv
-        && !write_csv(options->csv, evaluation->data, evaluation->split, evaluation->scores, n, error))
+        && !write_csv(options->csv, evaluation->data, evaluation->split, evaluation->scores, n,
+                      error))
         return false;
     if (evaluation->sheet && !sheet_write(evaluation->sheet, options->output, error))
         return false;
@@ -296,10 +299,11 @@ static bool prepare_sheet(Evaluation *evaluation, const Options *options, const 
     int count = dataset_count(evaluation->data, evaluation->split);
     int pictures = count < options->count ? count : (int)options->count;
     char title[256];
-    snprintf(title, sizeof title, "%.80s, %s split: %d of %d pictures", evaluation->session.plan->model,
-             split_name(evaluation->split), pictures, count);
+    snprintf(title, sizeof title, "%.80s, %s split: %d of %d pictures",
+             evaluation->session.plan->model, split_name(evaluation->split), pictures, count);
     evaluation->sheet = sheet_open(title, pictures, (int)image->dims[1], (int)image->dims[2]);
-    return evaluation->sheet || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
+    return evaluation->sheet
+           || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
 }
 
 static bool evaluate(Evaluation *evaluation, const Options *options, Error *error)
@@ -312,11 +316,9 @@ static bool evaluate(Evaluation *evaluation, const Options *options, Error *erro
     if (!options->data)
         return fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
                     "--data is required");
-    evaluation->split = strcmp(options->split, "train") == 0   ? SPLIT_TRAIN
-                        : strcmp(options->split, "valid") == 0 ? SPLIT_VALID
-                                                               : SPLIT_TEST;
+    evaluation->split = split_of(options->split);
     if (!outline_rule(options, &evaluation->outline_background, error)
-        || !session_open(session, options, options->operands[0], (int)options->batch, error)
+        || !session_open(session, options, "evaluate", (int)options->batch, error)
         || !session_tensors(session, "evaluate", true, &tensors, error)
         || !checkpoint_load(options->weights, session, false, error))
         return false;

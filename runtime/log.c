@@ -13,7 +13,8 @@ bool log_write(const char *path, const EpochRow *rows, int n, Error *error)
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
-    fputs("epoch,train_loss,train_dice,valid_loss,valid_dice,best,seconds,images_per_second,lr\n", out);
+    fputs("epoch,train_loss,train_dice,valid_loss,valid_dice,best,seconds,images_per_second,lr\n",
+          out);
     for (int i = 0; i < n; i++) {
         const EpochRow *row = &rows[i];
         fprintf(out, "%d,%.17g,%.17g,%.17g,%.17g,%d,%.3f,%.2f,%.17g\n", row->epoch, row->train_loss,

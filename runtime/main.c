@@ -29,12 +29,14 @@
     COUNT('t', "threads", "0", 0, 4096, threads, "threads of the cpu device; 0: all processors"), \
     FLAG(0, "trust", trust, "run a plan that another user made; a plan holds C that runs as you")
 #define DATA_OPTIONS \
-    COUNT('j', "workers", "0", 0, 1024, workers, "threads that decode and prepare pictures; 0: choose"), \
-    TEXT(0, "cache", "FOLDER|none", NULL, cache, \
-         "where decoded pictures are kept (default $SEG_CACHE, else $XDG_CACHE_HOME/seg, else " \
-         "~/.cache/seg); none: in memory only"), \
-    CHOICE(0, "on-bad", "fail|skip", "fail", on_bad, \
-           "at a missing or broken picture: stop, or leave it out (the split does not shift)")
+    COUNT('j', "workers", "0", 0, 1024, workers, \
+          "threads that decode and prepare pictures; 0: choose"), \
+        TEXT( \
+            0, "cache", "FOLDER|none", NULL, cache, \
+            "where decoded pictures are kept (default $SEG_CACHE, else $XDG_CACHE_HOME/seg, else " \
+            "~/.cache/seg); none: in memory only"), \
+        CHOICE(0, "on-bad", "fail|skip", "fail", on_bad, \
+               "at a missing or broken picture: stop, or leave it out (the split does not shift)")
 #define QUIET_OPTIONS \
     FLAG('q', "quiet", quiet, "print results and errors only"), \
     FLAG('v', "verbose", verbose, "say more, such as how kernels are built")
@@ -47,7 +49,8 @@ static const Option train_options[] = {
     COUNT('e', "epochs", "50", 1, 1e6, epochs, "train until this many epochs are done in all"),
     COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
     REAL(0, "lr", "1e-5", 0, 1e3, lr, "Adam's learning rate; -lr too"),
-    TEXT('p', "folder", "FOLDER", "saved_models", folder, "where checkpoints, log and plot are saved"),
+    TEXT('p', "folder", "FOLDER", "saved_models", folder,
+         "where checkpoints, log and plot are saved"),
     TEXT('r', "resume", "CHECKPOINT", NULL, resume,
          "go on from here, bit for bit as if never stopped; the recipe comes from the checkpoint "
          "unless given"),
@@ -67,7 +70,8 @@ static const Option eval_options[] = {
     TEXT('m', "weights", "FILE", NULL, weights, "a checkpoint or other safetensors file; required"),
     CHOICE(0, "split", "train|valid|test", "test", split, "the pictures that are scored"),
     COUNT('b', "batch", "16", 1, 65536, batch, "pictures in a batch; soft Dice depends on it"),
-    REAL(0, "threshold", "0.5", 0, 1, threshold, "a pixel is pet where its probability reaches this"),
+    REAL(0, "threshold", "0.5", 0, 1, threshold,
+         "a pixel is pet where its probability reaches this"),
     TEXT(0, "csv", "FILE", NULL, csv, "write every picture's scores, worst first"),
     CHOICE('p', "plot", "y|n", "n", plot, "draw a sheet: picture, true mask, predicted mask"),
     TEXT('o', "output", "FILE", "predictions.png", output, "the sheet"),
@@ -86,8 +90,10 @@ static const Option predict_options[] = {
     TEXT('m', "weights", "FILE", NULL, weights, "a checkpoint or other safetensors file; required"),
     TEXT('o', "output", "FOLDER", "out", output, "where the masks are written"),
     COUNT('b', "batch", "4", 1, 65536, batch, "pictures in a batch"),
-    REAL(0, "threshold", "0.5", 0, 1, threshold, "a pixel is pet where its probability reaches this"),
-    CHOICE(0, "on-bad", "fail|skip", "fail", on_bad, "at a broken picture: stop, or go on without it"),
+    REAL(0, "threshold", "0.5", 0, 1, threshold,
+         "a pixel is pet where its probability reaches this"),
+    CHOICE(0, "on-bad", "fail|skip", "fail", on_bad,
+           "at a broken picture: stop, or go on without it"),
     DEVICE_OPTIONS,
     QUIET_OPTIONS,
 };
@@ -132,35 +138,43 @@ static const Option synth_options[] = {
 
 static const Command commands[] = {
     { "train", "PLAN", 1, 1, "train a network",
-      "Trains the network of PLAN on the train split with Adam. After every epoch the valid split is "
-      "scored, and the save folder gets NAME.last.safetensors, NAME.best.safetensors (by valid Dice), "
+      "Trains the network of PLAN on the train split with Adam. After every epoch the valid split "
+      "is "
+      "scored, and the save folder gets NAME.last.safetensors, NAME.best.safetensors (by valid "
+      "Dice), "
       "log.csv, loss.png, the model's text and the command; NAME is the model's."
       "\n\n"
-      "Ctrl-C or SIGTERM finishes the step, saves NAME.last.safetensors and exits with 130; --resume "
+      "Ctrl-C or SIGTERM finishes the step, saves NAME.last.safetensors and exits with 130; "
+      "--resume "
       "goes on from there. A second Ctrl-C exits at once.",
       ROWS(train_options),
       "  segrun train unet.plan --data pets/ -e 50 -b 2 --lr 1e-5\n"
       "  segrun train unet.plan --data pets/ -r saved_models/unet.last.safetensors\n",
       command_train },
     { "eval", "PLAN", 1, 1, "score a trained network",
-      "Scores the network of PLAN on a split and prints each score with its definition. The headline "
+      "Scores the network of PLAN on a split and prints each score with its definition. The "
+      "headline "
       "is the mean Dice: a pixel is pet where its probability reaches the threshold, Dice = "
-      "2 |A and B| / (|A| + |B|) of each picture, 1 where both are empty, and the mean over pictures.",
+      "2 |A and B| / (|A| + |B|) of each picture, 1 where both are empty, and the mean over "
+      "pictures.",
       ROWS(eval_options),
       "  segrun eval unet.plan -m saved_models/unet.best.safetensors --data pets/\n"
       "  segrun eval unet.plan -m W.safetensors --data pets/ --plot y --csv scores.csv\n",
       command_eval },
     { "predict", "PLAN PICTURE|FOLDER...", 2, -1, "masks for your own pictures",
       "Writes NAME.mask.png, NAME.probability.png and NAME.overlay.png for every picture, at the "
-      "picture's own size: probabilities are resized back, then compared with the threshold. A folder "
-      "stands for the pictures directly in it. Pictures with equal names from different folders get "
+      "picture's own size: probabilities are resized back, then compared with the threshold. A "
+      "folder "
+      "stands for the pictures directly in it. Pictures with equal names from different folders "
+      "get "
       "the folder's name in front.",
       ROWS(predict_options),
       "  segrun predict unet.plan -m saved_models/unet.best.safetensors cat.jpg holiday/ -o out/\n",
       command_predict },
     { "bench", "PLAN", 1, 1, "time a network's steps",
       "Times a program of PLAN on random pictures: median and spread of the runs after warm-up, "
-      "pictures a second, GFLOP/s beside the measured multiply-add peak of this machine, and memory.",
+      "pictures a second, GFLOP/s beside the measured multiply-add peak of this machine, and "
+      "memory.",
       ROWS(bench_options),
       "  segrun bench unet.plan -b 2 --program train --profile\n"
       "  segrun bench unet.plan -b 8 --program data --data pets/\n",
@@ -173,24 +187,23 @@ static const Command commands[] = {
       "  segrun info saved_models/unet.best.safetensors\n",
       command_info },
     { "data check", "FOLDER", 1, 1, "what is in a data set's folder",
-      "Reads every listed picture and trimap and says what is there, what is odd and what is broken. "
+      "Reads every listed picture and trimap and says what is there, what is odd and what is "
+      "broken. "
       "Changes nothing. Exit code 1 if something listed is missing or broken.",
-      ROWS(check_options),
-      "  segrun data check pets/\n",
-      command_data_check },
+      ROWS(check_options), "  segrun data check pets/\n", command_data_check },
     { "data synth", "FOLDER", 1, 1, "draw a small data set",
-      "Draws pet-like pictures and their trimaps by rule, in the layout of the Oxford-IIIT Pet data "
+      "Draws pet-like pictures and their trimaps by rule, in the layout of the Oxford-IIIT Pet "
+      "data "
       "set, for demonstrations and tests.",
-      ROWS(synth_options),
-      "  segrun data synth pets-small/ --count 64\n",
-      command_data_synth },
+      ROWS(synth_options), "  segrun data synth pets-small/ --count 64\n", command_data_synth },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_overview(FILE *out)
 {
     fputs("Usage: segrun COMMAND [options]\n\n"
-          "Trains networks that segc compiled (PLAN files) and uses what they learned.\n\nCommands:\n",
+          "Trains networks that segc compiled (PLAN files) and uses what they "
+          "learned.\n\nCommands:\n",
           out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-14s%s\n", commands[i].name, commands[i].summary);

@@ -55,7 +55,8 @@ static bool number_error(const Command *command, const Option *option, const cha
     return false;
 }
 
-static bool set_option(const Command *command, const Option *option, const char *text, Options *options)
+static bool set_option(const Command *command, const Option *option, const char *text,
+                       Options *options)
 {
     void *place = (char *)options + option->place;
     char *end = NULL;
@@ -96,7 +97,8 @@ static bool set_option(const Command *command, const Option *option, const char 
     }
     case OPTION_REAL: {
         double value = strtod(text, &end);
-        if (end == text || *end || !isfinite(value) || value < option->least || value > option->most)
+        if (end == text || *end || !isfinite(value) || value < option->least
+            || value > option->most)
             return number_error(command, option, text);
         *(double *)place = value;
         return true;
@@ -173,7 +175,8 @@ bool options_parse(const Command *command, int argc, char **argv, Options *optio
     if (options->n_operands < command->least_operands)
         return usage_error(command, "expected %s%s", command->operands, "");
     if (command->most_operands >= 0 && options->n_operands > command->most_operands)
-        return usage_error(command, "unexpected '%s'%s", options->operands[command->most_operands], "");
+        return usage_error(command, "unexpected '%s'%s", options->operands[command->most_operands],
+                           "");
     return true;
 }
 
@@ -280,8 +283,8 @@ void options_man(const Command *command, FILE *out)
     for (char *c = name; *c; c++)
         if (*c == ' ')
             *c = '-';
-    fprintf(out, ".TH \"%s\" 1\n.SH NAME\n%s \\- %s\n.SH SYNOPSIS\n.B segrun %s\n%s [options]\n", name,
-            name, command->summary, command->name, command->operands);
+    fprintf(out, ".TH \"%s\" 1\n.SH NAME\n%s \\- %s\n.SH SYNOPSIS\n.B segrun %s\n%s [options]\n",
+            name, name, command->summary, command->name, command->operands);
     fputs(".SH DESCRIPTION\n", out);
     print_troff(out, command->text, true);
     fputs("\n.SH OPTIONS\n", out);

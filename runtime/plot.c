@@ -45,7 +45,8 @@ static double round_step(double range, int count)
 }
 
 /* align: 0 left, 0.5 centre, 1 right of x. */
-static void draw_text(cairo_t *cairo, double x, double y, double size, double align, const char *text)
+static void draw_text(cairo_t *cairo, double x, double y, double size, double align,
+                      const char *text)
 {
     cairo_text_extents_t extents;
     cairo_set_font_size(cairo, size);
@@ -119,7 +120,8 @@ static void draw_curve(const Panel *panel, const EpochRow *rows, int n, bool dic
     }
 }
 
-/* A line of the legend, in the panel's corner: top right for the loss, bottom right for the Dice. */
+/* A line of the legend, in the panel's corner: top right for the loss, bottom right for the Dice.
+ */
 static void draw_legend(const Panel *panel, bool dice)
 {
     cairo_t *cairo = panel->cairo;
@@ -200,7 +202,9 @@ bool plot_write(const char *path, const char *title, const EpochRow *rows, int n
     set_colour(cairo, ink);
     draw_text(cairo, WIDTH / 2.0, 24, 15, 0.5, title);
     for (int dice = 0; dice < 2 && n > 0; dice++) {
-        Panel panel = { .cairo = cairo, .x = dice ? 620 : 70, .y = 66, .width = 450, .height = 310 };
+        Panel panel = {
+            .cairo = cairo, .x = dice ? 620 : 70, .y = 66, .width = 450, .height = 310
+        };
         set_range(&panel, rows, n, dice);
         draw_axes(&panel, dice ? "Dice" : "loss");
         draw_curve(&panel, rows, n, dice, false);

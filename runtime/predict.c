@@ -5,9 +5,6 @@
  * an edge is as smooth as the picture allows. Names are decided before anything is written: two
  * pictures never share one.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1            /* asprintf */
-#endif
 #include "commands.h"
 
 #include <dirent.h>
@@ -124,9 +121,11 @@ static bool list_pictures(JobList *list, const Options *options, Error *error)
         struct stat facts;
         if (stat(operand, &facts) != 0)
             return fail(error, EXIT_USER, "", "%s: %s", operand, strerror(errno));
-        if (S_ISDIR(facts.st_mode) ? !add_folder(list, operand, error) : !add_job(list, "", operand))
-            return error->text[0] ? false
-                                  : fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the list");
+        if (S_ISDIR(facts.st_mode) ? !add_folder(list, operand, error)
+                                   : !add_job(list, "", operand))
+            return error->text[0]
+                       ? false
+                       : fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the list");
     }
     return true;
 }
@@ -213,8 +212,9 @@ static void decode_slot(void *context, int index)
     if (!image_read(slot->job->path, IMAGE_RGB, &slot->image, &slot->error))
         return;
     uint8_t *small = malloc(3 * (size_t)width * (size_t)height);
-    if (small && resize_bilinear(slot->image.pixels, slot->image.width, slot->image.height, 3, small,
-                                 width, height)) {
+    if (small
+        && resize_bilinear(slot->image.pixels, slot->image.width, slot->image.height, 3, small,
+                           width, height)) {
         image_to_planes(small, width, height, slot->planes);
         slot->decoded = true;
     } else {
@@ -300,10 +300,11 @@ static bool run_batch(Prediction *prediction, int n, Error *error)
         slot->probability = prediction->probabilities + pixels * (size_t)good++;
     }
     return good == 0
-           || (executor_write(executor, "predict", tensors->image->name, prediction->planes, good, error)
+           || (executor_write(executor, "predict", tensors->image->name, prediction->planes, good,
+                              error)
                && executor_run(executor, "predict", good, error)
-               && executor_read(executor, "predict", tensors->output->name, prediction->probabilities,
-                                good, error));
+               && executor_read(executor, "predict", tensors->output->name,
+                                prediction->probabilities, good, error));
 }
 
 /* Errors of the slots, in order: the first that is not to be left out ends the run. */
@@ -374,13 +375,14 @@ static bool prepare(Prediction *prediction, Error *error)
         return false;
     if (!name_jobs(&prediction->list))
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the names");
-    if (!session_open(session, options, options->operands[0], (int)options->batch, error)
+    if (!session_open(session, options, "predict", (int)options->batch, error)
         || !session_tensors(session, "predict", false, &prediction->tensors, error))
         return false;
     const PlanTensor *image = prediction->tensors.image, *output = prediction->tensors.output;
     if (!output || output->dims[1] != image->dims[1] || output->dims[2] != image->dims[2])
         return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
-                    "%s: the model has no output [1, H, W] of the input's size", session->plan_path);
+                    "%s: the model has no output [1, H, W] of the input's size",
+                    session->plan_path);
     prediction->height = (int)image->dims[1];
     prediction->width = (int)image->dims[2];
     size_t values = (size_t)image->dims[1] * (size_t)image->dims[2] * (size_t)options->batch;

@@ -2,8 +2,8 @@
  *
  * On a terminal: one line, redrawn at most ten times a second in a single write (carriage return,
  * text, erase to the end of the line), cut to the terminal's width, so that nothing flickers or
- * wraps. Elsewhere (a pipe, a file): plain lines, at most one in thirty seconds, so that a log stays
- * readable. Everything goes to the stream it was opened with; results go to standard output.
+ * wraps. Elsewhere (a pipe, a file): plain lines, at most one in thirty seconds, so that a log
+ * stays readable. Everything goes to the stream it was opened with; results go to standard output.
  */
 #include "commands.h"
 
@@ -30,11 +30,11 @@ void format_duration(double seconds, char text[16])
         snprintf(text, 16, "--:--");
         return;
     }
-    long whole = lround(seconds);
+    unsigned whole = (unsigned)lround(seconds);
     if (whole >= 3600)
-        snprintf(text, 16, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
+        snprintf(text, 16, "%u:%02u:%02u", whole / 3600, whole / 60 % 60, whole % 60);
     else
-        snprintf(text, 16, "%ld:%02ld", whole / 60, whole % 60);
+        snprintf(text, 16, "%u:%02u", whole / 60, whole % 60);
 }
 
 void format_bytes(double bytes, char text[16])

@@ -16,7 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static bool join(char path[1024], const char *folder, const char *name, const char *end, Error *error)
+static bool join(char path[1024], const char *folder, const char *name, const char *end,
+                 Error *error)
 {
     size_t length = strlen(folder);
     const char *slash = length > 0 && folder[length - 1] == '/' ? "" : "/";
@@ -39,7 +40,8 @@ bool run_files(RunFiles *files, const char *folder, const char *model, Error *er
 static void say_changed(const char *name, const char *was, const char *is)
 {
     if (strcmp(was, is) != 0)
-        fprintf(stderr, "resume: --%s %s from the command line; the checkpoint had %s\n", name, is, was);
+        fprintf(stderr, "resume: --%s %s from the command line; the checkpoint had %s\n", name, is,
+                was);
 }
 
 static void override_count(const Options *options, const char *name, int64_t value, int64_t *kept)
@@ -132,7 +134,8 @@ bool recipe_check_folder(const RunFiles *files, const char *folder, const Plan *
         return false;
     char probe[1024];
     if (!join(probe, folder, ".segrun-probe", "", error) || !file_write(probe, "", 0, error)) {
-        snprintf(error->hint, sizeof error->hint, "checkpoints go to --folder: choose one you can write");
+        snprintf(error->hint, sizeof error->hint,
+                 "checkpoints go to --folder: choose one you can write");
         return false;
     }
     unlink(probe);
@@ -214,7 +217,8 @@ static bool put_aside(const char *path, Error *error)
     return true;
 }
 
-bool recipe_write(const RunFiles *files, const Options *options, const Session *session, Error *error)
+bool recipe_write(const RunFiles *files, const Options *options, const Session *session,
+                  Error *error)
 {
     const char *text = session->plan->text;
     if (!options->resume && (!put_aside(files->best, error) || !put_aside(files->last, error)))

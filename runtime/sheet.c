@@ -3,7 +3,8 @@
  *
  * A row of the sheet is three bands: pictures, true masks, predicted masks. In the predicted mask,
  * white is pet that was found, red is pet that was missed, blue is background that was taken for
- * pet; so a sheet shows where a network errs and not only how much. Cells are at most 160 pixels wide.
+ * pet; so a sheet shows where a network errs and not only how much. Cells are at most 160 pixels
+ * wide.
  */
 #include "commands.h"
 
@@ -92,7 +93,8 @@ static uint32_t error_colour(bool pet, bool predicted)
 static void draw_cell(Sheet *sheet, const uint32_t *pixels, double x, double y)
 {
     int stride = cairo_format_stride_for_width(CAIRO_FORMAT_RGB24, sheet->width);
-    cairo_surface_t *cell = cairo_image_surface_create(CAIRO_FORMAT_RGB24, sheet->width, sheet->height);
+    cairo_surface_t *cell =
+        cairo_image_surface_create(CAIRO_FORMAT_RGB24, sheet->width, sheet->height);
     if (cairo_surface_status(cell) == CAIRO_STATUS_SUCCESS) {
         unsigned char *data = cairo_image_surface_get_data(cell);
         for (int row = 0; row < sheet->height; row++)
@@ -119,7 +121,8 @@ void sheet_add(Sheet *sheet, const char *name, const uint8_t *image, const uint8
     if (!colours)
         return;
     for (size_t i = 0; i < pixels; i++) {
-        colours[i] = (uint32_t)image[i] << 16 | (uint32_t)image[pixels + i] << 8 | image[2 * pixels + i];
+        colours[i] =
+            (uint32_t)image[i] << 16 | (uint32_t)image[pixels + i] << 8 | image[2 * pixels + i];
         colours[pixels + i] = mask[i] ? 0xffffff : 0x101010;
         colours[2 * pixels + i] = error_colour(mask[i] != 0, (double)probability[i] >= threshold);
     }

@@ -4,8 +4,9 @@
  * reads the loss and the Dice counts. An epoch ends with the valid split, then the files: best
  * (first, so that the last one never speaks of a best that is not there), last, log.csv, loss.png.
  *
- * Where a run stands is in RunState and nowhere else; it is saved with every checkpoint, down to the
- * sums of an unfinished epoch, so that a resumed run continues the same additions in the same order.
+ * Where a run stands is in RunState and nowhere else; it is saved with every checkpoint, down to
+ * the sums of an unfinished epoch, so that a resumed run continues the same additions in the same
+ * order.
  */
 #include "commands.h"
 
@@ -72,8 +73,8 @@ static bool save_epoch(Training *training, bool best, Error *error)
 {
     const RunState *state = &training->state;
     char title[200];
-    snprintf(title, sizeof title, "%.80s: batch %d, lr %g, seed %" PRIu64, training->session.plan->model,
-             state->batch, state->lr, state->seed);
+    snprintf(title, sizeof title, "%.80s: batch %d, lr %g, seed %" PRIu64,
+             training->session.plan->model, state->batch, state->lr, state->seed);
     return (!best || save(training, training->files.best, error))
            && save(training, training->files.last, error)
            && log_write(training->files.log, state->rows, state->n_rows, error)
@@ -91,17 +92,17 @@ static uint64_t step_seed(uint64_t seed, uint64_t step)
     return z ^ z >> 31;
 }
 
-static bool not_finite(const Training *training, const Loader *loader, const Batch *batch, double loss,
-                       Error *error)
+static bool not_finite(const Training *training, const Loader *loader, const Batch *batch,
+                       double loss, Error *error)
 {
     char *names = loader_names(loader, batch), hint[512];
     bool last = access(training->files.last, R_OK) == 0;
     snprintf(hint, sizeof hint, "a smaller --lr often helps%s%.300s",
              last ? "; the last good checkpoint is " : "", last ? training->files.last : "");
     fail(error, EXIT_USER, hint,
-         "the loss is %g in epoch %d, batch %d of %d (step %" PRId64 "); its pictures: %.600s", loss,
-         training->state.epoch + 1, batch->index + 1, loader_batches(loader), training->state.step + 1,
-         names ? names : "?");
+         "the loss is %g in epoch %d, batch %d of %d (step %" PRId64 "); its pictures: %.600s",
+         loss, training->state.epoch + 1, batch->index + 1, loader_batches(loader),
+         training->state.step + 1, names ? names : "?");
     free(names);
     return false;
 }
@@ -121,7 +122,8 @@ static bool train_step(Training *training, const Loader *loader, const Batch *ba
         || !executor_write(executor, "train", tensors->mask->name, batch->masks, batch->n, error)
         || !executor_run(executor, "train", batch->n, error)
         || !executor_read(executor, "train", tensors->loss->name, &loss, batch->n, error)
-        || !executor_read(executor, "train", tensors->metric->name, training->sums, batch->n, error))
+        || !executor_read(executor, "train", tensors->metric->name, training->sums, batch->n,
+                          error))
         return false;
     if (!isfinite(loss))
         return not_finite(training, loader, batch, (double)loss, error);
@@ -156,7 +158,8 @@ static bool train_batches(Training *training, Loader *loader, Error *error)
         if (!loader_next(loader, &batch, error) || !train_step(training, loader, &batch, error))
             return false;
         state->seconds = before + now_seconds() - begun;
-        snprintf(detail, sizeof detail, "loss %.4f  Dice %.4f", state->loss_sum / (double)state->pictures,
+        snprintf(detail, sizeof detail, "loss %.4f  Dice %.4f",
+                 state->loss_sum / (double)state->pictures,
                  state->dice_sum / (double)state->pictures);
         progress_update(progress, title, state->pictures, total, "images", detail);
     }
@@ -187,10 +190,11 @@ static void print_row(const Training *training, const EpochRow *row)
         return;
     char duration[16];
     format_duration(row->seconds, duration);
-    printf("epoch %3d/%d  train loss %.4f Dice %.4f  valid loss %.4f Dice %.4f%s  %s  %.*f images/s\n",
-           row->epoch, training->state.epochs, row->train_loss, row->train_dice, row->valid_loss,
-           row->valid_dice, row->best ? " best" : "     ", duration,
-           row->images_per_second < 10 ? 1 : 0, row->images_per_second);
+    printf(
+        "epoch %3d/%d  train loss %.4f Dice %.4f  valid loss %.4f Dice %.4f%s  %s  %.*f images/s\n",
+        row->epoch, training->state.epochs, row->train_loss, row->train_dice, row->valid_loss,
+        row->valid_dice, row->best ? " best" : "     ", duration,
+        row->images_per_second < 10 ? 1 : 0, row->images_per_second);
     fflush(stdout);
 }
 
@@ -208,15 +212,21 @@ static bool finish_epoch(Training *training, Error *error)
         return training->stopped;
     }
     if (!isfinite(scores.loss))
-        return fail(error, EXIT_USER, "a smaller --lr often helps; the checkpoints were not touched",
+        return fail(error, EXIT_USER,
+                    "a smaller --lr often helps; the checkpoints were not touched",
                     "the valid loss is %g after epoch %d (step %" PRId64 ")", scores.loss,
                     state->epoch + 1, state->step);
     double pictures = (double)state->pictures;
     EpochRow row = {
-        .epoch = state->epoch + 1, .train_loss = state->loss_sum / pictures,
-        .train_dice = state->dice_sum / pictures, .valid_loss = scores.loss, .valid_dice = scores.dice,
-        .best = scores.dice > state->best_dice, .seconds = state->seconds + now_seconds() - begun,
-        .images_per_second = state->seconds > 0 ? pictures / state->seconds : 0, .lr = state->lr,
+        .epoch = state->epoch + 1,
+        .train_loss = state->loss_sum / pictures,
+        .train_dice = state->dice_sum / pictures,
+        .valid_loss = scores.loss,
+        .valid_dice = scores.dice,
+        .best = scores.dice > state->best_dice,
+        .seconds = state->seconds + now_seconds() - begun,
+        .images_per_second = state->seconds > 0 ? pictures / state->seconds : 0,
+        .lr = state->lr,
     };
     run_state_add(state, &row);
     state->epoch++;
@@ -264,7 +274,8 @@ static bool open_data(Training *training, Error *error)
     int valid = dataset_count(training->data, SPLIT_VALID);
     if (train == 0 || valid == 0)
         return fail(error, EXIT_USER, "every tenth picture of trainval.txt is for valid",
-                    "%s: the %s split is empty", training->options->data, train ? "valid" : "train");
+                    "%s: the %s split is empty", training->options->data,
+                    train ? "valid" : "train");
     if (state->batch > train) {
         char hint[64];
         snprintf(hint, sizeof hint, "--batch %d or less", train);
@@ -309,19 +320,22 @@ static void say_start(Training *training)
                      state->best_dice < 0 ? 0 : state->best_dice);
 }
 
-/* A checkpoint fits any plan with the same names and shapes; only the same text gives the same bits. */
+/* A checkpoint fits any plan with the same names and shapes; only the same text gives the same
+ * bits. */
 static void warn_other_plan(const Training *training)
 {
     SafeTensors *file = NULL;
     Error ignored;
     char hash[32];
-    if (!training->options->resume || !(file = safetensors_open(training->options->resume, &ignored)))
+    if (!training->options->resume
+        || !(file = safetensors_open(training->options->resume, &ignored)))
         return;
     const char *was = checkpoint_value(file, "plan_hash");
     snprintf(hash, sizeof hash, "%" PRIu64, plan_hash(training->session.plan));
     if (was && strcmp(was, hash) != 0)
-        fprintf(stderr, "segrun: warning: the plan was made from another text than the checkpoint's: "
-                        "the run goes on, but not bit for bit\n");
+        fprintf(stderr,
+                "segrun: warning: the plan was made from another text than the checkpoint's: "
+                "the run goes on, but not bit for bit\n");
     safetensors_close(file);
 }
 
@@ -333,7 +347,7 @@ static bool prepare(Training *training, Error *error)
         return fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
                     "--data is required");
     if (!recipe_choose(options, &training->state, error)
-        || !session_open(session, options, options->operands[0], training->state.batch, error)
+        || !session_open(session, options, "train,evaluate", training->state.batch, error)
         || !session_tensors(session, "train", true, &training->tensors, error))
         return false;
     if (!training->tensors.metric)
@@ -381,8 +395,8 @@ static bool run_epochs(Training *training, Error *error)
 {
     RunState *state = &training->state;
     if (state->epoch >= state->epochs) {
-        progress_say(&training->session.progress, "all %d epochs are done; --epochs N trains further",
-                     state->epoch);
+        progress_say(&training->session.progress,
+                     "all %d epochs are done; --epochs N trains further", state->epoch);
         return true;
     }
     if (!recipe_write(&training->files, training->options, &training->session, error))

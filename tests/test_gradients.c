@@ -92,17 +92,17 @@ static const Case cases[] = {
      "y = concat(pad(crop(x, small), large), pad(x, large), large)\n"},
     {"cross_entropy", "c 1 3, h 1 5, w 1 5",
      "input x : f32[c, h, w]\ntarget t : f32[c, h, w]\n"
-     "loss binary_cross_entropy(x*0.4 + 0.5, t)\n"},
+     "output p = x*0.4 + 0.5\nloss binary_cross_entropy(p, t)\n"},
     {"dice_loss", "c 1 3, h 1 5, w 1 5",
      "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
-     "loss dice_loss(sigmoid(x), t, smooth=0.5)\n"},
+     "output p = sigmoid(x)\nloss dice_loss(p, t, smooth=0.5)\n"},
     {"weighted_losses", "c 1 3, h 1 5, w 1 5",
      "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
-     "p = sigmoid(conv(x, c, kernel=1))\n"
+     "output p = sigmoid(conv(x, c, kernel=1))\n"
      "loss 0.7*binary_cross_entropy(p, t) + dice_loss(p, t)/2\nmetric dice(p, t)\n"},
     {"several_losses", "h 1 5, w 1 5",
      "input x : f32[2, h, w]\ntarget t : u8[1, h, w]\n"
-     "p = sigmoid(conv(x, 1, kernel=1))\nq = sigmoid(conv(x, 1, kernel=1))\n"
+     "output p = sigmoid(conv(x, 1, kernel=1))\nq = sigmoid(conv(x, 1, kernel=1))\n"
      "loss main = dice_loss(p, t)\nloss side = 0.3*binary_cross_entropy(q, t)\n"},
     {"not_reached", "h 1 5, w 1 5",
      "input x : f32[2, h, w]\ntarget t : u8[1, h, w]\n"
@@ -137,7 +137,7 @@ static const Case cases[] = {
      "loss binary_cross_entropy(probability, mask)\nmetric dice(probability, mask)\n"},
 };
 
-enum { N_CASES = sizeof cases / sizeof *cases, MAX_SOURCES = 64, ROUNDS = 6, ELEMENTS = 12 };
+enum { N_CASES = sizeof cases / sizeof *cases, MAX_SOURCES = 64, ROUNDS = 15, ELEMENTS = 12 };
 
 /* ---- random numbers: SplitMix64 (Steele, Lea, Flood 2014) ------------------------------------ */
 
@@ -238,6 +238,8 @@ static Graph *make_model(Trial *trial, uint64_t *random)
     return model_of(c, trial->text);
 }
 
+/* Weights keep the variance of what they multiply, so that logits stay where a cross entropy from
+ * probabilities is exact. */
 static double random_value(const Node *source, uint64_t *random)
 {
     if (source->op == OP_TARGET)
@@ -246,8 +248,11 @@ static double random_value(const Node *source, uint64_t *random)
     if (source->type == TYPE_U8)
         return (double)random_integer(random, 0, 255);
     if (source->op == OP_BUFFER)
-        return random_between(random, 0.2, 1.5);
-    return random_between(random, -1, 1);
+        return random_between(random, 0.5, 1.5);
+    Shape shape = source->shape;
+    bool weight = source->op == OP_PARAMETER && shape.rank > 1;
+    double bound = weight ? sqrt(3 * (double)shape.dims[0] / (double)shape_count(shape)) : 1;
+    return random_between(random, -bound, bound);
 }
 
 static void bind_sources(Trial *trial, const Graph *model, uint64_t *random)

@@ -125,6 +125,6 @@ Tree *parse(Compilation *c, const char *path, Loc used_at)
     int errors = c->errors;
     Tree *tree = open_tree(c, path, used_at);
     if (!tree)
-        error_system(c, "check the path of the model's text", "no file '%s'", path);
+        error_at(c, (Loc){0}, "no file '%s'", path);
     return tree && !tree->broken && c->errors == errors ? tree : NULL;
 }

@@ -82,7 +82,8 @@ typedef struct Param {
     const char *name;
     Loc loc;
     Expr *value;
-    bool used;
+    bool used;               /* read somewhere: names.c */
+    int index;               /* of its value in Build */
     struct Param *next;
 } Param;
 

@@ -1,0 +1,88 @@
+/* What the files of the builder share: build.c runs statements, value.c expressions, call.c operators
+ * and blocks, names.c looks for names that nothing uses. All of it is one stage, Tree -> Graph. */
+#ifndef BUILD_H
+#define BUILD_H
+
+#include "seg.h"
+
+typedef enum {
+    VALUE_BROKEN,        /* an error was reported: says no more */
+    VALUE_NUMBER, VALUE_BOOL, VALUE_TEXT, VALUE_LIST, VALUE_TENSOR,
+} ValueKind;
+
+typedef struct Value {
+    ValueKind kind;
+    double number;       /* NUMBER; 0 or 1 of BOOL */
+    const char *text;
+    Node *node;
+    struct Value *items;
+    int count;
+} Value;
+
+typedef struct { const char *name; Value value; } Variable;
+typedef struct { const char *name; Value *values; int count, capacity; Loc loc; } Stack;
+typedef struct { const char *name; int count; } Counter;
+
+/* One block being expanded, or the model. */
+typedef struct Frame {
+    struct Frame *caller;
+    Loc called_at;
+    const Block *block;
+    const char *instance;              /* "" for the model */
+    Variable *variables; int n_variables;
+    Stack *stacks; int n_stacks;
+    Counter *counters; int n_counters; /* automatic names given so far */
+    bool returned;
+    Value result;
+} Frame;
+
+typedef struct { const char *name; Loc loc; } Owner;
+
+typedef struct {
+    Compilation *compilation;
+    Arena *arena;
+    Graph *graph;
+    Tree *tree;                        /* of the model's own file */
+    Frame *frame;
+    const Tree *params_of;             /* while params and defaults are evaluated */
+    Value *params;                     /* by Param.index */
+    int n_params;
+    int depth;                         /* of the recursion over the tree */
+    int64_t steps;
+    bool stopped;                      /* a limit was reached */
+    int streams;                       /* dropouts so far */
+    Owner *owners; int n_owners, owners_capacity; /* parameters by name: a hash table */
+} Build;
+
+static const Value BROKEN = {.kind = VALUE_BROKEN};
+
+/* build.c: reports, with notes of the blocks being expanded. */
+void build_error(Build *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void note_blocks(Build *);
+bool run(Build *, const Statement *); /* the statements; false once returned or stopped */
+bool enter(Build *, Loc);             /* counts a step and a level; false: stopped */
+void leave(Build *);
+
+/* value.c */
+Value evaluate(Build *, const Expr *);
+Value *find_variable(Frame *, const char *name);
+void set_variable(Build *, Loc, const char *name, Value);
+const Param *find_param(const Tree *, const char *name);
+const char *value_text(Build *, Value);        /* "a list of 3": what it is, for messages */
+bool want_number(Build *, Loc, Value, const char *what, double *number);
+bool want_integer(Build *, Loc, Value, const char *what, int64_t *number);
+bool want_condition(Build *, Loc, Value, bool *condition);
+Value number_value(double);
+Value tensor_value(Node *);
+Value list_value(Value *items, int count);
+
+/* call.c */
+Value call(Build *, const Expr *);
+Value apply_sign(Build *, Op, Loc, Value left, Value right, const Loc *places);
+bool is_operator(const char *name);
+bool is_function(const char *name);    /* range len channels height width */
+
+/* names.c: unknown places for statements, repeated and unused names. */
+void check_names(Compilation *, Tree *, bool main_file);
+
+#endif

@@ -1,0 +1,320 @@
+/* segc: the command line of the compiler.
+ *
+ * Exit codes: 0 fine, 1 the model has errors, 2 usage, 3 the environment (a file that cannot be
+ * written, ...). Options are in one table, from which --help is printed too.
+ */
+#include "seg.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char version[] = "segc 0.1 (plan version %d)\n";
+
+enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT };
+enum {
+    OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
+    OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
+    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION,
+};
+
+typedef struct {
+    int value;             /* the short letter, or OPTION_... */
+    const char *name;
+    const char *argument;  /* NULL: none; "[=X]": may be left out */
+    const char *text;
+} Option;
+
+static const Option options[] = {
+    {'o', "output", "FILE", "write the plan to FILE (default: the model's name, .plan)"},
+    {'D', "define", "NAME=VALUE", "set a param of the model"},
+    {'I', "include", "DIR", "look in DIR too for files that `use` names"},
+    {OPTION_TARGET, "target", "LIST", "targets to write kernels for: host (default)"},
+    {OPTION_PRECISION, "precision", "NAME", "of the arithmetic: fp32 (default)"},
+    {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
+    {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
+    {OPTION_SUMMARY, "summary", "[=BATCH]", "print layers, shapes, parameters, multiply-adds, and "
+     "memory to train at BATCH (default 1)"},
+    {OPTION_EXPLAIN, "explain", NULL, "print which group every operator went into, or why not"},
+    {OPTION_STOP_AFTER, "stop-after", "PASS", "print the graph after PASS and stop"},
+    {OPTION_DUMP, "dump", "DIR", "write the graph after every pass to DIR/NN-PASS.ir"},
+    {OPTION_DOT, "dot", NULL, "print the model's graph for Graphviz"},
+    {OPTION_EMIT_SOURCE, "emit-source", "DIR", "write the kernels' sources to DIR"},
+    {OPTION_DIAGNOSTICS, "diagnostics", "FORM", "of messages: text (default) or json"},
+    {OPTION_HELP_OPS, "help-ops", NULL, "print the reference of the operators"},
+    {'v', "verbose", NULL, "print the time of every pass"},
+    {OPTION_VERSION, "version", NULL, "print the version"},
+    {'h', "help", NULL, "print this"},
+};
+enum { N_OPTIONS = sizeof options / sizeof options[0] };
+
+typedef struct {
+    Compilation c;
+    const char *output, *emit_source;
+    bool check, dot, explain, help_ops;
+    int summary_batch;     /* 0: no summary */
+} Command;
+
+static void print_help(void)
+{
+    puts("Usage: segc [OPTION]... MODEL.seg\n"
+         "Compiles a segmentation network to a plan that segrun trains and runs.\n");
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const Option *option = &options[i];
+        char name[64], letter[8] = "    ";
+        if (option->value < 256)
+            snprintf(letter, sizeof letter, "-%c, ", option->value);
+        bool may = option->argument && option->argument[0] == '[';
+        snprintf(name, sizeof name, "%s--%s%s%s", letter, option->name,
+                 option->argument && !may ? " " : "", option->argument ? option->argument : "");
+        printf("  %-28s %s\n", name, option->text);
+    }
+    puts("\nPasses for --stop-after: build infer specialise simplify differentiate fuse order place."
+         "\nExit status: 0 fine, 1 errors in the model, 2 wrong usage, 3 the environment.\n"
+         "The language: docs/language.md. Example: segc models/unet.seg -D width=16 -o unet.plan");
+}
+
+__attribute__((format(printf, 1, 2))) static int usage(const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    fputs("segc: ", stderr);
+    vfprintf(stderr, format, list);
+    fputs("\nTry 'segc --help'.\n", stderr);
+    va_end(list);
+    return EXIT_USAGE;
+}
+
+/* ---- options ------------------------------------------------------------------------------------------- */
+
+static bool is_one_of(const char *word, const char *list)
+{
+    const char *at = strstr(list, word);
+    size_t length = strlen(word);
+    while (at && length && ((at != list && at[-1] != ' ') || (at[length] && at[length] != ' ')))
+        at = strstr(at + 1, word);
+    return at && length;
+}
+
+static int add_define(Compilation *c, char *text)
+{
+    char *equals = strchr(text, '=');
+    if (!equals || equals == text)
+        return usage("-D %s: expected NAME=VALUE", text);
+    size_t bytes = (size_t)c->n_defines * sizeof *c->defines;
+    c->defines = arena_grow(c->arena, c->defines, bytes, bytes + sizeof *c->defines);
+    *equals = 0;
+    c->defines[c->n_defines++] = (Define){text, equals + 1};
+    return EXIT_FINE;
+}
+
+static int set_targets(Compilation *c, const char *list)
+{
+    c->targets = list;
+    while (*list) {
+        size_t length = strcspn(list, ",");
+        if (length == 4 && !strncmp(list, "cuda", 4))
+            return usage("--target cuda: this build has the host target only");
+        if (length != 4 || strncmp(list, "host", 4))
+            return usage("--target: no target is called '%.*s'; there is host", (int)length, list);
+        list += length + (list[length] == ',' && list[length + 1]);
+    }
+    return *c->targets ? EXIT_FINE : usage("--target needs a name");
+}
+
+static int set_option(Command *command, int value, char *text)
+{
+    static const char passes[] =
+        "build infer specialise simplify differentiate tidy fuse order place";
+    Compilation *c = &command->c;
+    size_t bytes;
+    switch (value) {
+    case 'o': command->output = text; break;
+    case 'D': return add_define(c, text);
+    case 'I':
+        bytes = (size_t)c->n_include_dirs * sizeof *c->include_dirs;
+        c->include_dirs = arena_grow(c->arena, c->include_dirs, bytes, bytes + sizeof(char *));
+        c->include_dirs[c->n_include_dirs++] = text;
+        break;
+    case OPTION_TARGET: return set_targets(c, text);
+    case OPTION_PRECISION:
+        if (!strcmp(text, "tf32") || !strcmp(text, "bf16"))
+            return usage("--precision %s: the host target has fp32 only", text);
+        if (strcmp(text, "fp32"))
+            return usage("--precision: expected fp32, got '%s'", text);
+        break;
+    case OPTION_NO_FUSE: c->no_fuse = text ? text : ""; break;
+    case OPTION_STOP_AFTER:
+        if (!is_one_of(text, passes))
+            return usage("--stop-after: no pass is called '%s'; there are %s", text, passes);
+        c->stop_after = text;
+        break;
+    case OPTION_DUMP: c->dump_dir = text; break;
+    case OPTION_DOT: command->dot = true; break;
+    case OPTION_SUMMARY: {
+        char *end = text;
+        long batch = text ? strtol(text, &end, 10) : 1;
+        if (text && (*end || end == text || batch < 1 || batch > 1000000))
+            return usage("--summary: expected a batch from 1 to 1000000, got '%s'", text);
+        command->summary_batch = (int)batch;
+        break;
+    }
+    case OPTION_EXPLAIN: command->explain = true; break;
+    case OPTION_EMIT_SOURCE: command->emit_source = text; break;
+    case OPTION_CHECK: command->check = true; break;
+    case OPTION_DIAGNOSTICS:
+        if (strcmp(text, "text") && strcmp(text, "json"))
+            return usage("--diagnostics: expected text or json, got '%s'", text);
+        c->json = !strcmp(text, "json");
+        break;
+    case OPTION_HELP_OPS: command->help_ops = true; break;
+    case 'v': c->verbose = true; break;
+    case 'h':
+        print_help();
+        exit(EXIT_FINE);
+    case OPTION_VERSION:
+        printf(version, PLAN_VERSION);
+        exit(EXIT_FINE);
+    }
+    return EXIT_FINE;
+}
+
+static int read_options(Command *command, int argc, char **argv)
+{
+    struct option longs[N_OPTIONS + 1] = {0};
+    char shorts[2 * N_OPTIONS + 2] = "";
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const char *argument = options[i].argument;
+        longs[i] = (struct option){options[i].name, !argument ? no_argument : argument[0] == '['
+                                   ? optional_argument : required_argument, NULL,
+                                   options[i].value};
+        if (options[i].value < 256) {
+            char letter[3] = {(char)options[i].value, argument ? ':' : 0, 0};
+            strcat(shorts, letter);
+        }
+    }
+    for (int value; (value = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        if (value == '?')
+            return fputs("Try 'segc --help'.\n", stderr), EXIT_USAGE;
+        int code = set_option(command, value, optarg);
+        if (code)
+            return code;
+    }
+    if (command->help_ops)
+        return EXIT_FINE;
+    if (optind == argc)
+        return usage("no model given");
+    if (optind + 1 < argc)
+        return usage("one model at a time, got '%s' and '%s'", argv[optind], argv[optind + 1]);
+    command->c.path = argv[optind];
+    return EXIT_FINE;
+}
+
+/* ---- what to do ------------------------------------------------------------------------------------------ */
+
+static int exit_code(const Compilation *c)
+{
+    if (c->errors > 20)
+        fprintf(c->messages, "segc: %d errors, the first 20 shown\n", c->errors);
+    return c->errors ? EXIT_INPUT : c->environment ? EXIT_ENVIRONMENT : EXIT_FINE;
+}
+
+/* The model's graph alone: for --check, --summary and --dot. */
+static Graph *read_model(Compilation *c)
+{
+    Tree *tree = parse(c, c->path, (Loc){0});
+    Graph *model = tree ? build(c, tree) : NULL;
+    if (model)
+        infer(model);
+    return c->errors || c->environment ? NULL : model;
+}
+
+/* models/unet.seg -> unet.plan, in the working folder */
+static const char *default_output(Compilation *c)
+{
+    const char *slash = strrchr(c->path, '/'), *base = slash ? slash + 1 : c->path;
+    size_t length = strlen(base);
+    if (length > 4 && !strcmp(base + length - 4, ".seg"))
+        length -= 4;
+    return arena_printf(c->arena, "%.*s.plan", (int)length, base);
+}
+
+static void write_sources(Compilation *c, const Plan *plan, const char *folder)
+{
+    if (mkdir(folder, 0777) && errno != EEXIST) {
+        error_system(c, "give --emit-source a folder that can be made", "%s: %s", folder,
+                     strerror(errno));
+        return;
+    }
+    for (int t = 0; t < plan->n_targets; t++) {
+        const PlanTarget *target = &plan->targets[t];
+        for (int k = 0; k < target->n_kernels; k++) {
+            const PlanKernel *kernel = &target->kernels[k];
+            const char *path = arena_printf(c->arena, "%s/%s.c", folder, kernel->name);
+            FILE *file = fopen(path, "w");
+            bool fine = file && fprintf(file, "%s%s%s", kernel->header, target->prelude,
+                                        kernel->body) >= 0;
+            if (file && fclose(file))
+                fine = false;
+            if (!fine) {
+                error_system(c, "is there room, and may you write there?", "%s: %s", path,
+                             strerror(errno));
+                return;
+            }
+        }
+    }
+}
+
+static int run_command(Command *command)
+{
+    Compilation *c = &command->c;
+    if (command->help_ops) {
+        print_ops(stdout);
+        return EXIT_FINE;
+    }
+    if (command->check || command->dot || command->summary_batch) {
+        Graph *model = read_model(c);
+        if (model && command->dot)
+            graph_dot(model, stdout);
+        if (model && command->summary_batch)
+            print_summary(model, command->summary_batch, stdout);
+        if (!model || (!command->output && !command->emit_source && !command->explain))
+            return exit_code(c);
+        Compilation again = {.arena = c->arena, .path = c->path, .defines = c->defines,
+                             .n_defines = c->n_defines, .include_dirs = c->include_dirs,
+                             .n_include_dirs = c->n_include_dirs, .precision = c->precision,
+                             .targets = c->targets, .no_fuse = c->no_fuse, .json = c->json,
+                             .messages = c->messages, .stop_after = c->stop_after,
+                             .dump_dir = c->dump_dir, .verbose = c->verbose};
+        *c = again;
+    }
+    if (c->dump_dir && mkdir(c->dump_dir, 0777) && errno != EEXIST) {
+        error_system(c, "give --dump a folder that can be made", "%s: %s", c->dump_dir,
+                     strerror(errno));
+        return EXIT_ENVIRONMENT;
+    }
+    Plan *plan = compile(c);
+    if (plan && command->emit_source)
+        write_sources(c, plan, command->emit_source);
+    if (plan && !command->explain)
+        write_plan(c, plan, command->output ? command->output : default_output(c));
+    return exit_code(c);
+}
+
+int main(int argc, char **argv)
+{
+    Command command = {.c = {.arena = arena_open(), .precision = "fp32", .targets = "host",
+                             .messages = stderr}};
+    int code = read_options(&command, argc, argv);
+    if (!code)
+        code = run_command(&command);
+    arena_close(command.c.arena);
+    if (fflush(stdout) || ferror(stdout)) {
+        fprintf(stderr, "segc: error: cannot write the output: %s\n", strerror(errno));
+        code = EXIT_ENVIRONMENT;
+    }
+    return code;
+}

@@ -1,0 +1,101 @@
+/* What a device does. One implementation each: device_host.c (and device_cuda.c, later); device.c
+ * finds them by name. Only the executor calls these functions.
+ *
+ * Memory is handed around as pointers that only the device may follow; offsets may be added to them.
+ * Work is given as whole programs: arrays of steps with their buffers resolved for a batch, so that a
+ * device is free to queue them, or to record them once and replay them.
+ */
+#ifndef DEVICE_H
+#define DEVICE_H
+
+#include "run.h"
+
+/* The kernels of a target, built for this device and loaded. */
+typedef struct DeviceKernels DeviceKernels;
+
+typedef struct {
+    const PlanStep *plan;
+    void **buffers;             /* as plan->buffers; for the batch that is bound */
+} DeviceStep;
+
+typedef struct {
+    DeviceKernels *kernels;
+    const DeviceStep *steps; int n_steps;
+    int64_t batch;
+    bool once;                  /* also the steps that depend on parameters only */
+    void *scratch;              /* device->scratch_copies times scratch_bytes */
+    int64_t scratch_bytes;      /* a multiple of PLAN_ALIGN */
+    double *times;              /* seconds of each step; NULL: not measured */
+} DeviceRun;
+
+struct Device {
+    const char *target;         /* the PlanTarget it runs */
+    int scratch_copies;         /* threads on the host; 0: kernels bring their own */
+    DeviceOptions options;
+    char description[256];
+
+    void (*close)(Device *);
+    /* Builds those kernels of a target that are `needed` (one flag each). file: whom messages name. */
+    DeviceKernels *(*build)(Device *, const PlanTarget *, const bool *needed, const char *file, Error *);
+    void (*unload)(Device *, DeviceKernels *);
+    int64_t (*available)(Device *);                             /* bytes that slabs may take */
+    void *(*allocate)(Device *, int64_t bytes, Error *);        /* zeros, 64-byte aligned */
+    void (*release)(Device *, void *memory, int64_t bytes);
+    bool (*upload)(Device *, void *to, const void *from, int64_t bytes, Error *);
+    bool (*download)(Device *, void *to, const void *from, int64_t bytes, Error *); /* waits */
+    bool (*run)(Device *, const DeviceRun *, Error *);          /* may only queue */
+    bool (*synchronise)(Device *, Error *);
+};
+
+Device *device_host_open(const DeviceOptions *, Error *);
+
+/* ---- host_cache.c: the folder of built kernels ------------------------------------------------- */
+
+typedef struct {
+    char folder[3072];          /* ours alone to write */
+    bool temporary;             /* removed by cache_close */
+} KernelCache;
+/* $SEG_CACHE, $XDG_CACHE_HOME/seg or ~/.cache/seg; where that cannot be used, a folder of our own in
+ * $TMPDIR with a warning. */
+bool cache_open(KernelCache *, const DeviceOptions *, Error *);
+void cache_close(KernelCache *);
+void cache_path(const KernelCache *, const char *name, char path[4096]);
+/* A file that is whole: its contents were sealed with their length and checksum, which stand behind
+ * them (linkers and loaders do not look there). */
+bool cache_has(const char *path);
+/* Seals what a tool wrote into `temporary`, and gives it its name. */
+bool cache_seal(const char *temporary, const char *path, Error *);
+
+/* ---- host_compiler.c: the system's C compiler ------------------------------------------------------ */
+
+enum { MAX_FLAGS = 24 };
+typedef struct {
+    char *command[8]; int n_command;  /* $SEG_CC in words; the first with its path */
+    const char *flags[MAX_FLAGS]; int n_flags;
+    char version[96];                 /* "gcc 12.2.0", for people */
+    char key[33];                     /* of the compiler, its flags and this processor */
+    char words[1024];                 /* storage of command */
+    char program[4096];               /* path of the compiler */
+} HostCompiler;
+bool compiler_open(HostCompiler *, const KernelCache *, Error *);
+/* Runs it, without a shell; its output goes to `log` (a file). False after an error that quotes the
+ * output; what: "kernel conv_relu". */
+bool compiler_run(const HostCompiler *, char *const *arguments, int n_arguments, const char *log,
+                  const char *what, Error *);
+/* .c to .o, .o files to a shared object. */
+bool compiler_compile(const HostCompiler *, const char *source, const char *object, const char *what,
+                      Error *);
+bool compiler_link(const HostCompiler *, char *const *objects, int n_objects, const char *library,
+                   Error *);
+
+/* ---- host_build.c: kernels of a target -> a loaded shared object ------------------------------------ */
+
+struct DeviceKernels {
+    void *library;
+    KernelFunction **functions; /* as the target's kernels; NULL where not needed */
+};
+DeviceKernels *host_build(const HostCompiler *, const KernelCache *, const DeviceOptions *, int workers,
+                          const PlanTarget *, const bool *needed, const char *file, Error *);
+void host_unload(DeviceKernels *);
+
+#endif

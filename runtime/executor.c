@@ -1,0 +1,441 @@
+/* Runs the programs of a plan on a device.
+ *
+ * All memory is taken when the executor is opened: one slab a kind, as large as the largest program
+ * needs for the largest batch. The programs share SLAB_FIXED and SLAB_ACTIVATIONS. For each program
+ * there is a table of resolved buffers, which is filled again only when the batch changes; a step of
+ * training allocates nothing.
+ *
+ * Steps marked `once` (packing of weights, folding of batch norm) depend on parameters only. They run
+ * when parameters may have changed since, and when another program has used SLAB_FIXED since. Whether
+ * a program changes parameters is seen from what it touches: Adam's moments, or buffers it updates.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device.h"
+
+typedef struct {
+    const PlanProgram *plan;    /* NULL: not opened */
+    DeviceStep *steps;
+    void **buffers;             /* of all steps, one behind the other */
+    int batch;                  /* that buffers are resolved for; 0: none */
+    bool changes_parameters;
+} BoundProgram;
+
+struct Executor {
+    const Plan *plan;
+    const PlanTarget *target;
+    Device *device;
+    DeviceKernels *kernels;
+    int max_batch;
+    void *slabs[SLAB_COUNT];
+    int64_t bytes[SLAB_COUNT];
+    void *scratch;
+    int64_t scratch_bytes;      /* of one thread */
+    BoundProgram *programs;     /* as the target's */
+    PlanState state;
+    int prepared;               /* program whose once-steps hold; -1: none */
+    int ran, ran_batch;         /* the last run; -1: none */
+    bool written;               /* something was written since: batched results may be gone */
+    bool profiling;
+    double *times;              /* as many as the longest program has steps */
+};
+
+/* ---- what a plan needs ------------------------------------------------------------------------ */
+
+/* "evaluate,predict"; NULL names all. */
+static bool is_listed(const char *programs, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *at = programs; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (strncmp(at, name, n) == 0 && (at[n] == 0 || at[n] == ','))
+            return true;
+    return programs == NULL;
+}
+
+static bool uses_slab(const PlanProgram *program, Slab slab)
+{
+    for (int i = 0; i < program->n_tensors; i++)
+        if (program->tensors[i].buffer.slab == slab)
+            return true;
+    for (int i = 0; i < program->n_steps; i++)
+        for (int j = 0; j < program->steps[i].n_buffers; j++)
+            if (program->steps[i].buffers[j].slab == slab)
+                return true;
+    return false;
+}
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t round_up(int64_t value) { return (value + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN; }
+
+typedef struct { int64_t slabs[SLAB_COUNT], scratch; } Needs; /* activations: of one sample */
+
+static Needs needs_of(const Plan *plan, const PlanTarget *target, const char *programs)
+{
+    Needs needs = { .slabs = { [SLAB_PARAMETERS] = plan->parameter_bytes,
+                               [SLAB_FIXED] = PLAN_STATE_BYTES } };
+    for (int i = 0; i < target->n_programs; i++) {
+        const PlanProgram *program = &target->programs[i];
+        if (!is_listed(programs, program->name))
+            continue;
+        if (uses_slab(program, SLAB_GRADIENTS))
+            needs.slabs[SLAB_GRADIENTS] = plan->trainable_bytes;
+        if (uses_slab(program, SLAB_MOMENTS))
+            needs.slabs[SLAB_MOMENTS] = 2 * plan->trainable_bytes;
+        needs.slabs[SLAB_FIXED] = larger(needs.slabs[SLAB_FIXED], program->fixed_bytes);
+        needs.slabs[SLAB_ACTIVATIONS] = larger(needs.slabs[SLAB_ACTIVATIONS], program->sample_bytes);
+        needs.scratch = larger(needs.scratch, round_up(program->scratch_bytes));
+    }
+    return needs;
+}
+
+/* Saturates: sums of a hostile plan's sizes may not fit. */
+static int64_t total_bytes(const Needs *needs, int64_t batch, int64_t threads)
+{
+    double exact = (double)needs->slabs[SLAB_ACTIVATIONS] * (double)batch
+                 + (double)needs->scratch * (double)threads;
+    int64_t fixed = 0;
+    for (int i = 0; i < SLAB_ACTIVATIONS; i++)
+        fixed += needs->slabs[i];
+    if (exact + (double)fixed > 9e18)
+        return INT64_MAX;
+    return fixed + needs->slabs[SLAB_ACTIVATIONS] * batch + needs->scratch * threads;
+}
+
+int64_t plan_bytes_for(const Plan *plan, const char *target, const char *programs, int batch, int threads)
+{
+    const PlanTarget *found = plan_target(plan, target);
+    if (!found)
+        return 0;
+    Needs needs = needs_of(plan, found, programs);
+    return total_bytes(&needs, batch, threads);
+}
+
+int64_t plan_bytes(const Plan *plan, const char *target, int batch, int threads)
+{
+    return plan_bytes_for(plan, target, NULL, batch, threads);
+}
+
+static bool check_memory(const Executor *executor, const Needs *needs, Error *error)
+{
+    int threads = executor->device->scratch_copies;
+    int64_t there = executor->device->available(executor->device);
+    int64_t needed = total_bytes(needs, executor->max_batch, threads);
+    if (needed <= there)
+        return true;
+    char hint[200];
+    int64_t fixed = total_bytes(needs, 0, threads);
+    int64_t sample = needs->slabs[SLAB_ACTIVATIONS];
+    int64_t fits = sample > 0 && there > fixed ? (there - fixed) / sample : 0;
+    if (fits > 0)
+        snprintf(hint, sizeof hint, "the largest batch that fits is %lld", (long long)fits);
+    else
+        snprintf(hint, sizeof hint, "not even a batch of 1 fits, which needs %.2f GiB: make the model or "
+                 "its pictures smaller, or close other programs",
+                 (double)total_bytes(needs, 1, threads) / (1 << 30));
+    return fail(error, EXIT_ENVIRONMENT, hint, "not enough memory: '%s' with batch %d needs %.2f GiB, "
+                "%.2f GiB are available", executor->plan->model, executor->max_batch,
+                (double)needed / (1 << 30), (double)there / (1 << 30));
+}
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+static bool bind_program(BoundProgram *bound, const PlanProgram *program)
+{
+    size_t n = 0;
+    for (int i = 0; i < program->n_steps; i++)
+        n += (size_t)program->steps[i].n_buffers;
+    bound->buffers = calloc(n + 1, sizeof *bound->buffers);
+    bound->steps = calloc((size_t)program->n_steps + 1, sizeof *bound->steps);
+    if (!bound->buffers || !bound->steps)
+        return false;
+    n = 0;
+    for (int i = 0; i < program->n_steps; i++) {
+        bound->steps[i] = (DeviceStep){ &program->steps[i], bound->buffers + n };
+        n += (size_t)program->steps[i].n_buffers;
+    }
+    bound->plan = program;
+    bound->changes_parameters = uses_slab(program, SLAB_MOMENTS);
+    for (int i = 0; i < program->n_tensors; i++)
+        if (program->tensors[i].role == ROLE_UPDATE)
+            bound->changes_parameters = true;
+    return true;
+}
+
+static bool bind_programs(Executor *executor, const char *programs, Error *error)
+{
+    const PlanTarget *target = executor->target;
+    int longest = 0;
+    bool complete = (executor->programs = calloc((size_t)target->n_programs + 1,
+                                                 sizeof *executor->programs)) != NULL;
+    for (int i = 0; complete && i < target->n_programs; i++) {
+        const PlanProgram *program = &target->programs[i];
+        if (!is_listed(programs, program->name))
+            continue;
+        complete = bind_program(&executor->programs[i], program);
+        longest = program->n_steps > longest ? program->n_steps : longest;
+    }
+    complete = complete && (executor->times = calloc((size_t)longest + 1, sizeof(double)));
+    return complete || fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
+}
+
+static bool build_kernels(Executor *executor, Error *error)
+{
+    const PlanTarget *target = executor->target;
+    const Plan *plan = executor->plan;
+    const char *file = plan->file ? plan->file : plan->model;
+    if (plan->foreign && !executor->device->options.trust)
+        return fail(error, EXIT_USER, "--trust, if you trust whoever made it; or compile the model "
+                    "again with segc", "%s belongs to another user: it holds C that would run as you",
+                    file);
+    bool *needed = calloc((size_t)target->n_kernels + 1, sizeof *needed);
+    if (!needed)
+        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
+    for (int i = 0; i < target->n_programs; i++) {
+        const PlanProgram *program = executor->programs[i].plan;
+        for (int j = 0; program && j < program->n_steps; j++)
+            needed[program->steps[j].kernel] = true;
+    }
+    executor->kernels = executor->device->build(executor->device, target, needed, file, error);
+    free(needed);
+    return executor->kernels != NULL;
+}
+
+static bool allocate_slabs(Executor *executor, const Needs *needs, Error *error)
+{
+    Device *device = executor->device;
+    for (int i = 0; i < SLAB_COUNT; i++) {
+        int64_t bytes = needs->slabs[i] * (i == SLAB_ACTIVATIONS ? executor->max_batch : 1);
+        if (bytes > 0 && !(executor->slabs[i] = device->allocate(device, bytes, error)))
+            return false;
+        executor->bytes[i] = bytes;
+    }
+    executor->scratch_bytes = needs->scratch;
+    int64_t scratch = needs->scratch * device->scratch_copies;
+    return scratch == 0 || (executor->scratch = device->allocate(device, scratch, error));
+}
+
+static bool check_programs(const Plan *plan, const PlanTarget *target, const char *programs, Error *error)
+{
+    char name[208];
+    for (const char *at = programs; at && *at; at += at[strcspn(at, ",")] != 0) {
+        int n = (int)strcspn(at, ",");
+        snprintf(name, sizeof name, "%.*s", n < 200 ? n : 200, at);
+        at += n;
+        if (!plan_program(target, name))
+            return fail(error, EXIT_USER, "compile the model again with segc",
+                        "%s has no program '%s'", plan->file ? plan->file : plan->model, name);
+    }
+    return true;
+}
+
+Executor *executor_open_for(const Plan *plan, Device *device, const char *programs, int max_batch,
+                            Error *error)
+{
+    const PlanTarget *target = plan_target(plan, device->target);
+    if (!target) {
+        char hint[128];
+        snprintf(hint, sizeof hint, "compile the model again with segc --target %s", device->target);
+        fail(error, EXIT_USER, hint, "%s has no kernels for the target '%s'",
+             plan->file ? plan->file : plan->model, device->target);
+        return NULL;
+    }
+    if (max_batch < 1 || max_batch > 1 << 17) {
+        fail(error, EXIT_USER, "it is between 1 and 131072", "a batch of %d cannot be run", max_batch);
+        return NULL;
+    }
+    Executor *executor = calloc(1, sizeof *executor);
+    if (!executor) {
+        fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
+        return NULL;
+    }
+    *executor = (Executor){ .plan = plan, .target = target, .device = device, .max_batch = max_batch,
+                            .prepared = -1, .ran = -1 };
+    Needs needs = needs_of(plan, target, programs);
+    if (check_programs(plan, target, programs, error) && check_memory(executor, &needs, error)
+        && bind_programs(executor, programs, error) && build_kernels(executor, error)
+        && allocate_slabs(executor, &needs, error))
+        return executor;
+    executor_close(executor);
+    return NULL;
+}
+
+Executor *executor_open(const Plan *plan, Device *device, int max_batch, Error *error)
+{
+    return executor_open_for(plan, device, NULL, max_batch, error);
+}
+
+void executor_close(Executor *executor)
+{
+    if (!executor)
+        return;
+    Device *device = executor->device;
+    for (int i = 0; i < SLAB_COUNT; i++)
+        if (executor->slabs[i])
+            device->release(device, executor->slabs[i], executor->bytes[i]);
+    if (executor->scratch)
+        device->release(device, executor->scratch, executor->scratch_bytes * device->scratch_copies);
+    if (executor->kernels)
+        device->unload(device, executor->kernels);
+    for (int i = 0; executor->programs && i < executor->target->n_programs; i++) {
+        free(executor->programs[i].buffers);
+        free(executor->programs[i].steps);
+    }
+    free(executor->programs);
+    free(executor->times);
+    free(executor);
+}
+
+/* ---- running ---------------------------------------------------------------------------------- */
+
+static void *buffer_place(const Executor *executor, const PlanBuffer *buffer, int64_t batch)
+{
+    int64_t offset = buffer->offset * (buffer->slab == SLAB_ACTIVATIONS ? batch : 1);
+    return (char *)executor->slabs[buffer->slab] + offset;
+}
+
+static void bind_batch(Executor *executor, BoundProgram *bound, int batch)
+{
+    if (bound->batch == batch)
+        return;
+    for (int i = 0; i < bound->plan->n_steps; i++)
+        for (int j = 0; j < bound->plan->steps[i].n_buffers; j++)
+            bound->steps[i].buffers[j] = buffer_place(executor, &bound->plan->steps[i].buffers[j], batch);
+    bound->batch = batch;
+}
+
+/* Index of a program that was opened, for a batch that fits; -1 after an error. */
+static int find_program(const Executor *executor, const char *name, int batch, Error *error)
+{
+    int found = -1;
+    for (int i = 0; i < executor->target->n_programs; i++)
+        if (executor->programs[i].plan && strcmp(executor->programs[i].plan->name, name) == 0)
+            found = i;
+    if (found < 0)
+        fail(error, EXIT_USER, "compile the model again with segc", "'%s' has no program '%s', or it was "
+             "not opened", executor->plan->model, name);
+    else if (batch >= 1 && batch <= executor->max_batch)
+        return found;
+    else
+        fail(error, EXIT_USER, "", "program '%s': a batch of %d, but memory is for 1 to %d", name, batch,
+             executor->max_batch);
+    return -1;
+}
+
+bool executor_run(Executor *executor, const char *program, int batch, Error *error)
+{
+    int index = find_program(executor, program, batch, error);
+    if (index < 0)
+        return false;
+    Device *device = executor->device;
+    BoundProgram *bound = &executor->programs[index];
+    bind_batch(executor, bound, batch);
+    DeviceRun work = {
+        .kernels = executor->kernels, .steps = bound->steps, .n_steps = bound->plan->n_steps,
+        .batch = batch, .once = executor->prepared != index, .scratch = executor->scratch,
+        .scratch_bytes = executor->scratch_bytes,
+        .times = executor->profiling ? executor->times : NULL,
+    };
+    executor->prepared = -1;
+    executor->ran = -1;
+    if (!device->upload(device, executor->slabs[SLAB_FIXED], &executor->state, sizeof executor->state,
+                        error)
+        || !device->run(device, &work, error))
+        return false;
+    executor->prepared = bound->changes_parameters ? -1 : index;
+    executor->ran = index;
+    executor->ran_batch = batch;
+    executor->written = false;
+    return true;
+}
+
+/* ---- tensors ---------------------------------------------------------------------------------- */
+
+static const PlanTensor *find_tensor(const Executor *executor, int program, const char *name,
+                                     bool given, Error *error)
+{
+    const PlanProgram *plan = executor->programs[program].plan;
+    for (int i = 0; i < plan->n_tensors; i++) {
+        const PlanTensor *tensor = &plan->tensors[i];
+        if (strcmp(tensor->name, name) == 0
+            && given == (tensor->role == ROLE_INPUT || tensor->role == ROLE_TARGET))
+            return tensor;
+    }
+    fail(error, EXIT_USER, "segrun info lists them", "program '%s' of '%s' has no %s '%s'", plan->name,
+         executor->plan->model, given ? "input or target" : "result", name);
+    return NULL;
+}
+
+static int64_t tensor_bytes(const PlanTensor *tensor, int batch)
+{
+    return tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * (tensor->batched ? batch : 1)
+         * (tensor->type == PLAN_U8 ? 1 : (int64_t)sizeof(float));
+}
+
+bool executor_write(Executor *executor, const char *program, const char *tensor, const void *data,
+                    int batch, Error *error)
+{
+    int index = find_program(executor, program, batch, error);
+    const PlanTensor *found = index < 0 ? NULL : find_tensor(executor, index, tensor, true, error);
+    if (!found)
+        return false;
+    executor->written = true;
+    return executor->device->upload(executor->device, buffer_place(executor, &found->buffer, batch), data,
+                                    tensor_bytes(found, batch), error);
+}
+
+bool executor_read(Executor *executor, const char *program, const char *tensor, void *data, int batch,
+                   Error *error)
+{
+    int index = find_program(executor, program, batch, error);
+    const PlanTensor *found = index < 0 ? NULL : find_tensor(executor, index, tensor, false, error);
+    if (!found)
+        return false;
+    if (executor->ran != index || (found->batched && (executor->written || executor->ran_batch != batch)))
+        return fail(error, EXIT_USER, "", "'%s' of program '%s' is not there: read it after a run with "
+                    "that batch and before the next is written", tensor, program);
+    return executor->device->download(executor->device, data,
+                                      buffer_place(executor, &found->buffer, batch),
+                                      tensor_bytes(found, batch), error);
+}
+
+/* ---- slabs and the rest ----------------------------------------------------------------------- */
+
+static bool check_slab(const Executor *executor, Slab slab, Error *error)
+{
+    return executor->slabs[slab] || executor->bytes[slab] == 0
+        || fail(error, EXIT_USER, "", "'%s' has no such memory", executor->plan->model);
+}
+
+bool executor_download(Executor *executor, Slab slab, void *data, Error *error)
+{
+    return check_slab(executor, slab, error)
+        && executor->device->download(executor->device, data, executor->slabs[slab],
+                                      executor->bytes[slab], error);
+}
+
+bool executor_upload(Executor *executor, Slab slab, const void *data, Error *error)
+{
+    executor->prepared = -1;
+    return check_slab(executor, slab, error)
+        && executor->device->upload(executor->device, executor->slabs[slab], data,
+                                    executor->bytes[slab], error);
+}
+
+PlanState *executor_state(Executor *executor) { return &executor->state; }
+
+int64_t executor_slab_bytes(const Executor *executor, Slab slab) { return executor->bytes[slab]; }
+
+int64_t executor_bytes(const Executor *executor)
+{
+    int64_t total = executor->scratch_bytes * executor->device->scratch_copies;
+    for (int i = 0; i < SLAB_COUNT; i++)
+        total += executor->bytes[i];
+    return total;
+}
+
+void executor_profile(Executor *executor, bool on) { executor->profiling = on; }
+
+const double *executor_step_times(const Executor *executor) { return executor->times; }

@@ -127,8 +127,9 @@ typedef struct {
 typedef struct SafeTensors {
     int n_tensors; SafeTensor *tensors;
     int n_metadata; char **keys, **values;
-    void *storage;              /* owner of the tensors' data, where it was read from a file */
+    const void *storage;        /* all tensors' data, where it was read from a file */
     size_t storage_bytes;
+    void *memory;               /* owner of storage */
     const char *path;           /* for messages; may be NULL */
 } SafeTensors;
 SafeTensors *safetensors_open(const char *path, Error *);

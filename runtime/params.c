@@ -1,0 +1,197 @@
+/* Parameters: their initial values, and taking them from a file by name.
+ *
+ * Each parameter draws from a generator of its own (xoshiro256**, Blackman and Vigna 2021, seeded by
+ * splitmix64 from the seed and the parameter's index), so its values depend neither on the others'
+ * sizes nor on who computes them first.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run.h"
+
+/* ---- initial values --------------------------------------------------------------------------- */
+
+static uint64_t splitmix(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+typedef struct { uint64_t s[4]; } Random;
+
+static Random random_open(uint64_t seed, uint64_t stream)
+{
+    Random random;
+    uint64_t state = seed;
+    state = splitmix(&state) ^ stream;
+    for (int i = 0; i < 4; i++)
+        random.s[i] = splitmix(&state);
+    return random;
+}
+
+static uint64_t rotate(uint64_t x, int by) { return x << by | x >> (64 - by); }
+
+static uint64_t random_next(Random *random)
+{
+    uint64_t *s = random->s, result = rotate(s[1] * 5, 7) * 9, t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotate(s[3], 45);
+    return result;
+}
+
+static int64_t parameter_count(const PlanParameter *parameter)
+{
+    int64_t count = 1;
+    for (int i = 0; i < parameter->rank; i++)
+        count *= parameter->dims[i];
+    return count;
+}
+
+void params_initialise(const Plan *plan, uint64_t seed, void *parameters)
+{
+    memset(parameters, 0, (size_t)plan->parameter_bytes);
+    for (int i = 0; i < plan->n_parameters; i++) {
+        const PlanParameter *p = &plan->parameters[i];
+        float *values = (float *)((char *)parameters + p->offset);
+        int64_t count = parameter_count(p);
+        Random random = random_open(seed, (uint64_t)i);
+        for (int64_t j = 0; j < count; j++) {
+            /* 24 bits: every value of [0, 1) is a float */
+            double unit = p->init == PLAN_INIT_UNIFORM ? (double)(random_next(&random) >> 40) * 0x1p-24 : 1;
+            values[j] = (float)((2 * unit - 1) * p->value);
+        }
+    }
+}
+
+/* ---- by name ---------------------------------------------------------------------------------- */
+
+/* Names that differ, up to 10 each, in one line. */
+typedef struct { int count; size_t length; char text[330]; } List;
+typedef struct { List missing, unexpected, shapes; } Differences;
+enum { MAX_LISTED = 10 };
+
+static void list_add(List *list, const char *name, const char *more)
+{
+    size_t room = sizeof list->text - list->length;
+    if (list->count < MAX_LISTED) {
+        int n = snprintf(list->text + list->length, room, "%s%s%s", list->count ? ", " : "", name, more);
+        if ((size_t)n < room)
+            list->length += (size_t)n;
+        else
+            list->text[list->length] = 0; /* no half names */
+    }
+    list->count++;
+}
+
+static void list_print(const List *list, const char *what, char *text, size_t size)
+{
+    size_t length = strlen(text);
+    if (list->count)
+        snprintf(text + length, size - length, "%s%d %s: %s%s", length ? "; " : "", list->count, what,
+                 list->text, list->count > MAX_LISTED || !list->length ? ", ..." : "");
+}
+
+static void print_shape(int rank, const int64_t *dims, char text[128])
+{
+    int n = snprintf(text, 128, "[");
+    for (int i = 0; i < rank && n < 100; i++)
+        n += snprintf(text + n, 128 - (size_t)n, "%s%lld", i ? "," : "", (long long)dims[i]);
+    snprintf(text + n, 128 - (size_t)n, "]");
+}
+
+static bool is_floats(const SafeTensor *tensor)
+{
+    const char *type = tensor->dtype;
+    return (!*type && tensor->type == PLAN_F32) || strcmp(type, "F32") == 0 || strcmp(type, "F16") == 0
+        || strcmp(type, "BF16") == 0 || strcmp(type, "F64") == 0;
+}
+
+static bool fits(const PlanParameter *parameter, const SafeTensor *tensor)
+{
+    if (!is_floats(tensor) || tensor->rank != parameter->rank)
+        return false;
+    for (int i = 0; i < tensor->rank; i++)
+        if (tensor->dims[i] != parameter->dims[i])
+            return false;
+    return true;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Adam's moments, and the counters that PyTorch's batch norm keeps and nobody reads. */
+static bool is_expected(const char *name)
+{
+    static const char ending[] = "num_batches_tracked";
+    size_t n = strlen(name), m = sizeof ending - 1;
+    return strncmp(name, "optimizer.", 10) == 0 || (n >= m && strcmp(name + n - m, ending) == 0);
+}
+
+static bool find_unexpected(const Plan *plan, const SafeTensors *tensors, List *unexpected)
+{
+    char **names = calloc((size_t)plan->n_parameters + 1, sizeof *names);
+    if (!names)
+        return false;
+    for (int i = 0; i < plan->n_parameters; i++)
+        names[i] = plan->parameters[i].name;
+    qsort(names, (size_t)plan->n_parameters, sizeof *names, by_text);
+    for (int i = 0; i < tensors->n_tensors; i++) {
+        const char *name = tensors->tensors[i].name;
+        if (!is_expected(name)
+            && !bsearch(&name, names, (size_t)plan->n_parameters, sizeof *names, by_text))
+            list_add(unexpected, name, "");
+    }
+    free(names);
+    return true;
+}
+
+static void find_differences(const Plan *plan, const SafeTensors *tensors, Differences *differences)
+{
+    for (int i = 0; i < plan->n_parameters; i++) {
+        const PlanParameter *parameter = &plan->parameters[i];
+        const SafeTensor *tensor = safetensors_find(tensors, parameter->name);
+        if (!tensor) {
+            list_add(&differences->missing, parameter->name, "");
+        } else if (!fits(parameter, tensor)) {
+            char there[128], wanted[128], text[300];
+            print_shape(tensor->rank, tensor->dims, there);
+            print_shape(parameter->rank, parameter->dims, wanted);
+            snprintf(text, sizeof text, " is %s%s, not %s", is_floats(tensor) ? "" : tensor->dtype, there,
+                     wanted);
+            list_add(&differences->shapes, parameter->name, text);
+        }
+    }
+}
+
+bool params_load(const Plan *plan, const SafeTensors *tensors, void *parameters, bool strict, Error *error)
+{
+    Differences differences = { 0 };
+    const char *path = tensors->path ? tensors->path : "the weights";
+    char text[1000] = "";
+    if (!find_unexpected(plan, tensors, &differences.unexpected))
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
+    find_differences(plan, tensors, &differences);
+    list_print(&differences.shapes, "of another shape", text, sizeof text);
+    list_print(&differences.missing, "missing", text, sizeof text);
+    list_print(&differences.unexpected, "unexpected", text, sizeof text);
+    if (*text && strict)
+        return fail(error, EXIT_USER, "use weights of this model, made with the same -D options",
+                    "%s: not the tensors of '%s': %s", path, plan->model, text);
+    for (int i = 0; i < plan->n_parameters; i++) {
+        const PlanParameter *parameter = &plan->parameters[i];
+        const SafeTensor *tensor = safetensors_find(tensors, parameter->name);
+        if (tensor && fits(parameter, tensor))
+            safetensor_floats(tensor, (float *)((char *)parameters + parameter->offset));
+    }
+    fail(error, EXIT_FINE, "", *text ? "%s: left out: %s" : "", path, text);
+    return true;
+}

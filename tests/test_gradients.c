@@ -10,6 +10,7 @@
  * is different and not zero everywhere. In the end every operator of ops.def must have been met.
  */
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -407,6 +408,17 @@ static bool check_training(Trial *trial, const Graph *model, uint64_t *random)
     return fine;
 }
 
+/* ---- when a pass aborts ---------------------------------------------------------------------- */
+
+static const char *running = ""; /* the text of the case that runs */
+
+static void print_running(int signal_number)
+{
+    ssize_t written = write(STDERR_FILENO, running, strlen(running));
+    (void)written;
+    (void)signal_number; /* abort() ends the program when this returns */
+}
+
 /* ---- all of them ----------------------------------------------------------------------------- */
 
 static bool run_trial(const Case *kind, uint64_t seed, int batch, bool *met)
@@ -423,12 +435,14 @@ static bool run_trial(const Case *kind, uint64_t seed, int batch, bool *met)
     } else {
         for (int i = 0; i < model->n_nodes; i++)
             met[model->nodes[i]->op] = true;
+        running = trial.text;
         verify(model);
         bind_sources(&trial, model, &random);
         fine = check_training(&trial, model, &random)
                && check_inference(&trial, model, PROGRAM_EVALUATE)
                && check_inference(&trial, model, PROGRAM_PREDICT);
     }
+    running = "";
     arena_close(compilation.arena);
     return fine;
 }
@@ -436,6 +450,7 @@ static bool run_trial(const Case *kind, uint64_t seed, int batch, bool *met)
 /* With a name: only that case. */
 int main(int argc, char **argv)
 {
+    signal(SIGABRT, print_running);
     bool met[OP_COUNT] = {0};
     int passed = 0, n_failed = 0;
     for (int i = 0; i < N_CASES; i++) {

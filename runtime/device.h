@@ -53,12 +53,12 @@ Device *device_host_open(const DeviceOptions *, Error *);
 
 typedef struct {
     char folder[3072];          /* ours alone to write */
-    bool temporary;             /* removed by cache_close */
+    bool temporary;             /* removed by kernel_cache_close */
 } KernelCache;
 /* $SEG_CACHE, $XDG_CACHE_HOME/seg or ~/.cache/seg; where that cannot be used, a folder of our own in
  * $TMPDIR with a warning. */
-bool cache_open(KernelCache *, const DeviceOptions *, Error *);
-void cache_close(KernelCache *);
+bool kernel_cache_open(KernelCache *, const DeviceOptions *, Error *);
+void kernel_cache_close(KernelCache *);
 void cache_path(const KernelCache *, const char *name, char path[4096]);
 /* A file that is whole: its contents were sealed with their length and checksum, which stand behind
  * them (linkers and loaders do not look there). */

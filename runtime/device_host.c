@@ -146,7 +146,7 @@ static const char *vector_name(void)
 static void close_host(Device *device)
 {
     HostDevice *host = (HostDevice *)device;
-    cache_close(&host->cache);
+    kernel_cache_close(&host->cache);
     free(host);
 }
 
@@ -163,7 +163,7 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
         .build = build, .unload = unload, .available = available, .allocate = allocate,
         .release = release, .upload = copy, .download = copy, .run = run, .synchronise = synchronise,
     };
-    if (!cache_open(&host->cache, options, error)
+    if (!kernel_cache_open(&host->cache, options, error)
         || !compiler_open(&host->compiler, &host->cache, error)) {
         close_host(&host->base);
         return NULL;

@@ -75,7 +75,7 @@ static void remove_old(const char *folder, bool all)
         closedir(names);
 }
 
-bool cache_open(KernelCache *cache, const DeviceOptions *options, Error *error)
+bool kernel_cache_open(KernelCache *cache, const DeviceOptions *options, Error *error)
 {
     char folder[PATH_MAX], warning[1200];
     Error problem = { .text = "there is no home folder" };
@@ -98,7 +98,7 @@ bool cache_open(KernelCache *cache, const DeviceOptions *options, Error *error)
     return true;
 }
 
-void cache_close(KernelCache *cache)
+void kernel_cache_close(KernelCache *cache)
 {
     if (!cache->temporary)
         return;

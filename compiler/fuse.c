@@ -236,7 +236,7 @@ static int64_t largest_reader(const Graph *graph, const Node *node)
     for (int i = 0; i < graph->n_nodes; i++)
         for (int k = 0; k < graph->nodes[i]->n_inputs; k++)
             if (graph->nodes[i]->inputs[k] == node && node_pointwise(graph->nodes[i])
-                && shape_count(graph->nodes[i]->shape) > largest)
+                && graph->nodes[i]->op != OP_CONCAT && shape_count(graph->nodes[i]->shape) > largest)
                 largest = shape_count(graph->nodes[i]->shape);
     return largest;
 }
@@ -254,7 +254,7 @@ static bool worth_inlining(const Graph *graph, const Node *node)
         cost.slow = !(node->op == OP_DIV && node->inputs[1]->op == OP_CONSTANT) || cost.slow;
     if (cost.loads > 6)
         return false;
-    if (largest_reader(graph, node) > count && node->op != OP_CONCAT && node->op != OP_SLICE)
+    if (largest_reader(graph, node) > count)
         return cost.loads == 0; /* computed again for every element it is spread over */
     if (cost.slow)
         return node->uses == 1;

@@ -138,7 +138,7 @@ static const Case cases[] = {
      "loss binary_cross_entropy(probability, mask)\nmetric dice(probability, mask)\n"},
 };
 
-enum { N_CASES = sizeof cases / sizeof *cases, MAX_SOURCES = 64, ROUNDS = 15, ELEMENTS = 12 };
+enum { N_CASES = sizeof cases / sizeof *cases, MAX_SOURCES = 64, ROUNDS = 10, ELEMENTS = 12 };
 
 /* ---- random numbers: SplitMix64 (Steele, Lea, Flood 2014) ------------------------------------ */
 

@@ -212,37 +212,44 @@ static Node *add_parameter(Build *b, const Node *made, const char *suffix, Op op
     return node;
 }
 
-/* The parameters of a checked call, behind its tensors; PyTorch's names, shapes and initial values
- * (torch.nn.Conv2d, ConvTranspose2d, Linear, BatchNorm2d). Their number, or -1 after an error. */
-static int add_parameters(Build *b, const Node *made, Shape weight, Node **inputs)
+/* What one layer owns. A list of tensors goes through it with the same parameters for each. */
+typedef struct {
+    Node *nodes[4];
+    int count;               /* 0: not made yet; -1: after an error */
+    Shape weight;
+} Parameters;
+
+/* The parameters of a checked call; PyTorch's names, shapes and initial values (torch.nn.Conv2d,
+ * ConvTranspose2d, Linear, BatchNorm2d). */
+static void add_parameters(Build *b, const Node *made, Shape weight, Parameters *own)
 {
-    int count = 1;
+    *own = (Parameters){.weight = weight};
     if (made->op == OP_BATCH_NORM) {
-        inputs[1] = add_parameter(b, made, "weight", OP_PARAMETER, weight, INIT_CONSTANT, 1);
-        inputs[2] = add_parameter(b, made, "bias", OP_PARAMETER, weight, INIT_CONSTANT, 0);
-        inputs[3] = add_parameter(b, made, "running_mean", OP_BUFFER, weight, INIT_CONSTANT, 0);
-        inputs[4] = add_parameter(b, made, "running_var", OP_BUFFER, weight, INIT_CONSTANT, 1);
-        count = 5;
+        own->nodes[0] = add_parameter(b, made, "weight", OP_PARAMETER, weight, INIT_CONSTANT, 1);
+        own->nodes[1] = add_parameter(b, made, "bias", OP_PARAMETER, weight, INIT_CONSTANT, 0);
+        own->nodes[2] = add_parameter(b, made, "running_mean", OP_BUFFER, weight, INIT_CONSTANT, 0);
+        own->nodes[3] = add_parameter(b, made, "running_var", OP_BUFFER, weight, INIT_CONSTANT, 1);
+        own->count = 4;
     } else {
         int64_t fan_in = 1, channels = (int64_t)made->attr[ATTR_CHANNELS];
         for (int i = 1; i < weight.rank; i++)
             fan_in *= weight.dims[i];
-        inputs[1] = add_parameter(b, made, "weight", OP_PARAMETER, weight, INIT_KAIMING_UNIFORM,
-                                  (double)fan_in);
-        count = 2;
+        own->nodes[0] = add_parameter(b, made, "weight", OP_PARAMETER, weight,
+                                      INIT_KAIMING_UNIFORM, (double)fan_in);
+        own->count = 1;
         if (made->attr[ATTR_BIAS] != 0)
-            inputs[count++] = add_parameter(b, made, "bias", OP_PARAMETER,
-                                            shape_fixed(1, &channels), INIT_UNIFORM,
-                                            (double)fan_in);
+            own->nodes[own->count++] =
+                add_parameter(b, made, "bias", OP_PARAMETER, shape_fixed(1, &channels),
+                              INIT_UNIFORM, (double)fan_in);
     }
-    for (int i = 1; i < count; i++)
-        if (!inputs[i])
-            return -1;
-    return count;
+    for (int i = 0; i < own->count; i++)
+        if (!own->nodes[i])
+            own->count = -1;
 }
 
-/* Adds the operator's node after checking it. draft: op, loc, attributes, tensors, instance's name. */
-static Value add_operator(Build *b, Node *draft, const Loc *places)
+/* Adds the operator's node after checking it. draft: op, loc, attributes, tensors, instance's name.
+ * own: of an operator with parameters. */
+static Value add_operator(Build *b, Node *draft, const Loc *places, Parameters *own)
 {
     Shape weight = {0};
     for (int i = 0; i < draft->n_inputs; i++) {
@@ -260,14 +267,21 @@ static Value add_operator(Build *b, Node *draft, const Loc *places)
     if ((draft->op == OP_PAD || draft->op == OP_CROP)
         && shape_equal(draft->shape, draft->inputs[0]->shape))
         return tensor_value(draft->inputs[0]); /* nothing to add or to cut */
-    Node *inputs[8], **all = draft->inputs;
+    Node *inputs[5] = {draft->inputs[0]}, **all = draft->inputs;
     int count = draft->n_inputs;
     if (has_parameters(draft->op)) {
-        inputs[0] = draft->inputs[0];
-        all = inputs;
-        count = add_parameters(b, draft, weight, inputs);
-        if (count < 0)
+        if (own->count == 0)
+            add_parameters(b, draft, weight, own);
+        if (own->count < 0)
             return BROKEN;
+        if (!shape_equal(weight, own->weight)) {
+            build_error(b, places[0], "%s: the tensors of the list need weights of different shape",
+                        op_facts[draft->op].name);
+            return BROKEN;
+        }
+        memcpy(inputs + 1, own->nodes, (size_t)own->count * sizeof *inputs);
+        all = inputs;
+        count = 1 + own->count;
     }
     Node *node = graph_add(b->graph, draft->op, draft->loc, count, all);
     memcpy(node->attr, draft->attr, sizeof node->attr);
@@ -291,7 +305,7 @@ Value apply_sign(Build *b, Op op, Loc loc, Value left, Value right, const Loc *p
 {
     Node *inputs[2] = {as_tensor(b, places[0], left), as_tensor(b, places[1], right)};
     Node draft = {.op = op, .loc = loc, .inputs = inputs, .n_inputs = 2};
-    return add_operator(b, &draft, places);
+    return add_operator(b, &draft, places, NULL);
 }
 
 /* Attributes that passes fill in. */
@@ -363,12 +377,12 @@ static bool take_attribute(Build *b, const Expr *expr, Attribute which, double *
     return false;
 }
 
-static Node *take_tensor(Build *b, const Expr *call_expr, const Expr *expr, Value value)
+static Node *take_tensor(Build *b, const Expr *call_expr, Loc place, Value value)
 {
     if (value.kind == VALUE_TENSOR)
         return value.node;
     if (value.kind != VALUE_BROKEN)
-        build_error(b, expr->loc, "%s: expected a tensor, got %s", call_expr->name,
+        build_error(b, place, "%s: expected a tensor, got %s", call_expr->name,
                     value_text(b, value));
     return NULL;
 }
@@ -398,7 +412,7 @@ static Value call_concat(Build *b, const Expr *expr)
                                 (size_t)capacity * sizeof *places);
         }
         for (int i = 0; i < n; i++, count++) {
-            inputs[count] = take_tensor(b, expr, argument->value, items[i]);
+            inputs[count] = take_tensor(b, expr, argument->loc, items[i]);
             places[count] = argument->loc;
             fine = fine && inputs[count];
         }
@@ -411,7 +425,77 @@ static Value call_concat(Build *b, const Expr *expr)
     if (count == 1)
         return tensor_value(inputs[0]);
     Node draft = {.op = OP_CONCAT, .loc = expr->loc, .inputs = inputs, .n_inputs = count};
-    return add_operator(b, &draft, places);
+    return add_operator(b, &draft, places, NULL);
+}
+
+/* The operator on each tensor of a list, with the same parameters and attributes. */
+static Value apply_to_list(Build *b, const Expr *expr, Node *draft, Value list, Loc place)
+{
+    Parameters own = {0};
+    Value *results = arena_alloc(b->arena, (size_t)list.count * sizeof *results);
+    if (draft->op == OP_BATCH_NORM && list.count > 1) {
+        build_error(b, place, "batch_norm cannot be shared: each tensor of a list has its own "
+                    "statistics");
+        return BROKEN;
+    }
+    for (int i = 0; i < list.count; i++) {
+        Node each = *draft;
+        each.inputs[0] = take_tensor(b, expr, place, list.items[i]);
+        if (!each.inputs[0] || !enter(b, expr->loc))
+            return BROKEN;
+        leave(b);
+        if (draft->op == OP_DROPOUT)
+            each.attr[ATTR_STREAM] = b->streams++;
+        results[i] = add_operator(b, &each, &place, &own);
+        if (results[i].kind == VALUE_BROKEN)
+            return BROKEN;
+    }
+    return list_value(results, list.count);
+}
+
+/* Takes the tensor slots. A list for the only tensor of an operator is left in *list. */
+static bool take_tensors(Build *b, const Expr *expr, const Slot *slots, Node *draft, Loc *places,
+                         Value *list)
+{
+    bool fine = true;
+    bool numbers = draft->n_inputs == 2 && op_facts[draft->op].kind == KIND_POINTWISE;
+    for (int i = 0; i < draft->n_inputs; i++) {
+        if (!slots[i].given) {
+            build_error(b, expr->loc, "%s needs '%s'", expr->name, slots[i].name);
+            fine = false;
+            continue;
+        }
+        Value value = evaluate(b, slots[i].expr);
+        places[i] = slots[i].expr->loc;
+        if (value.kind == VALUE_LIST && draft->n_inputs == 1) {
+            *list = value;
+            continue;
+        }
+        draft->inputs[i] = numbers && value.kind == VALUE_NUMBER
+            ? as_tensor(b, places[i], value) : take_tensor(b, expr, places[i], value);
+        fine = fine && draft->inputs[i];
+    }
+    return fine;
+}
+
+static bool take_attributes(Build *b, const Expr *expr, const Slot *slots, int count,
+                            const Attribute *attributes, Node *draft)
+{
+    bool fine = true;
+    for (int i = 0; i < count; i++) {
+        double number = 0;
+        Attribute same = ATTR_COUNT;
+        if (slots[i].given) {
+            fine = take_attribute(b, slots[i].expr, attributes[i], &number) && fine;
+        } else if (!op_attribute_default(draft->op, attributes[i], &number, &same)) {
+            build_error(b, expr->loc, "%s needs '%s'", expr->name, slots[i].name);
+            fine = false;
+        } else if (same != ATTR_COUNT) {
+            number = draft->attr[same];
+        }
+        draft->attr[attributes[i]] = number;
+    }
+    return fine;
 }
 
 static Value call_operator(Build *b, const Expr *expr, Op op)
@@ -422,52 +506,37 @@ static Value call_operator(Build *b, const Expr *expr, Op op)
     int n_tensors = 0, count = 0;
     while (next_word(b, &tensors, &word))
         slots[n_tensors++].name = word;
-    for (count = n_tensors; next_word(b, &column, &word);) {
+    while (next_word(b, &column, &word)) {
         attributes[count] = attribute_named(word);
         if (!is_hidden(op, attributes[count]))
-            slots[count++].name = word;
+            slots[n_tensors + count++].name = word;
     }
     const Expr *given;
-    if (!match(b, expr, slots, count, &given))
+    if (!match(b, expr, slots, n_tensors + count, &given))
         return BROKEN;
     if (given && !has_parameters(op)) {
         build_error(b, given->loc, "%s has no parameters, so it takes no name", expr->name);
         return BROKEN;
     }
 
-    Node *inputs[8] = {0};
-    Loc places[8] = {0};
+    Node *inputs[4] = {0};
+    Loc places[4] = {0};
     Node draft = {.op = op, .loc = expr->loc, .inputs = inputs, .n_inputs = n_tensors};
-    bool fine = true;
-    for (int i = 0; i < count; i++) {
-        double number = 0;
-        Attribute same = ATTR_COUNT;
-        if (i < n_tensors && slots[i].given) {
-            Value value = evaluate(b, slots[i].expr);
-            places[i] = slots[i].expr->loc;
-            inputs[i] = value.kind == VALUE_NUMBER && op_facts[op].kind == KIND_POINTWISE
-                && n_tensors == 2 ? as_tensor(b, places[i], value)
-                : take_tensor(b, expr, slots[i].expr, value);
-            fine = fine && inputs[i];
-        } else if (i < n_tensors || (!slots[i].given
-                   && !op_attribute_default(op, attributes[i], &number, &same))) {
-            build_error(b, expr->loc, "%s needs '%s'", expr->name, slots[i].name);
-            fine = false;
-        } else if (slots[i].given) {
-            fine = take_attribute(b, slots[i].expr, attributes[i], &number) && fine;
-        } else if (same != ATTR_COUNT) {
-            number = draft.attr[same];
-        }
-        if (i >= n_tensors)
-            draft.attr[attributes[i]] = number;
-    }
-    if (op == OP_DROPOUT)
-        draft.attr[ATTR_STREAM] = b->streams++;
+    Value list = BROKEN;
+    bool fine = take_tensors(b, expr, slots, &draft, places, &list);
+    fine = take_attributes(b, expr, slots + n_tensors, count, attributes, &draft) && fine;
     if (has_parameters(op)) {
         draft.name = instance_name(b, expr, given, false);
         fine = fine && draft.name;
     }
-    return fine ? add_operator(b, &draft, places) : BROKEN;
+    if (!fine)
+        return BROKEN;
+    if (list.kind == VALUE_LIST)
+        return apply_to_list(b, expr, &draft, list, places[0]);
+    if (op == OP_DROPOUT)
+        draft.attr[ATTR_STREAM] = b->streams++;
+    Parameters own = {0};
+    return add_operator(b, &draft, places, &own);
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------------------- */

@@ -171,14 +171,16 @@ static Unlisted look_for_unlisted(const Check *check, Finding **sorted, const ch
 static void print_unlisted(FILE *out, const char *below, const Unlisted *found)
 {
     fprintf(out, "%-22s%d not listed", below, found->pictures);
-    for (int f = 0; f < 4; f++)
-        if (found->formats[f] > 0)
-            fprintf(out, "%s%d %s", f == 0 || found->pictures == 0 ? ": " : ", ", found->formats[f],
-                    image_format_name((ImageFormat)f));
+    const char *before = " (";
+    for (int f = 0; f < 4; f++) {
+        if (found->formats[f] == 0) continue;
+        fprintf(out, "%s%d %s", before, found->formats[f], image_format_name((ImageFormat)f));
+        before = ", ";
+    }
+    if (found->pictures > 0) fprintf(out, ")");
     if (found->hidden > 0) fprintf(out, "; %d hidden (._*)", found->hidden);
     if (found->other > 0)
-        fprintf(out, "; %d other%s such as %s", found->other, found->other == 1 ? "," : "s,",
-                found->example);
+        fprintf(out, "; %d of another kind, such as %s", found->other, found->example);
     fprintf(out, "\n");
 }
 

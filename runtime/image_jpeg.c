@@ -16,7 +16,7 @@
 
 #include "data.h"
 
-enum { MAX_SCANS = 500, ROWS_AT_ONCE = 16 };
+enum { MAX_SCANS = 500, ROWS_AT_ONCE = 16, MAX_MEMORY = 1 << 30 };
 
 typedef struct {
     struct jpeg_error_mgr errors;          /* first: the library hands this back */
@@ -117,6 +117,7 @@ static bool decode(Job *job, const void *bytes, size_t size)
     decoder->err = &job->errors;
     if (setjmp(job->jump) != 0) return false;
     jpeg_create_decompress(decoder);
+    decoder->mem->max_memory_to_use = MAX_MEMORY;
     decoder->progress = &job->progress;
     jpeg_mem_src(decoder, bytes, size);
     jpeg_read_header(decoder, TRUE);

@@ -44,6 +44,8 @@ struct Loader {
 
 /* ---- random ---- */
 
+static const uint64_t GOLDEN = 0x9e3779b97f4a7c15u;
+
 static uint64_t mix(uint64_t x)
 {
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -53,14 +55,14 @@ static uint64_t mix(uint64_t x)
 
 static uint64_t next_random(uint64_t *state)
 {
-    *state += 0x9e3779b97f4a7c15u;
+    *state += GOLDEN;
     return mix(*state);
 }
 
 /* The start of a stream: `use` keeps shuffle and flip apart. */
 static uint64_t stream(uint64_t seed, int epoch, uint64_t use)
 {
-    return mix(mix(seed + 0x9e3779b97f4a7c15u) + mix((uint64_t)epoch + 1) + mix(use << 32));
+    return mix(mix(mix(seed + GOLDEN) + (uint64_t)epoch) + use);
 }
 
 static uint64_t random_below(uint64_t *state, uint64_t bound)
@@ -84,7 +86,8 @@ static void shuffle(int *order, int count, uint64_t state)
 static bool is_flipped(const Loader *loader, int sample)
 {
     if (!loader->options.flip) return false;
-    uint64_t state = stream(loader->options.seed, loader->options.epoch, 2) + (uint64_t)sample;
+    uint64_t state = stream(loader->options.seed, loader->options.epoch, 2);
+    state += (uint64_t)sample * GOLDEN;            /* the stream's number `sample` */
     return next_random(&state) >> 63;
 }
 

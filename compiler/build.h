@@ -80,6 +80,7 @@ Value list_value(Value *items, int count);
 Value call(Build *, const Expr *);
 Value apply_sign(Build *, Op, Loc, Value left, Value right, const Loc *places);
 bool is_operator(const char *name);
+bool is_hidden_attribute(Op, Attribute); /* filled in by passes, not by the model */
 bool is_function(const char *name);    /* range len channels height width */
 
 /* names.c: unknown places for statements, repeated and unused names. */

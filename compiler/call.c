@@ -309,7 +309,7 @@ Value apply_sign(Build *b, Op op, Loc loc, Value left, Value right, const Loc *p
 }
 
 /* Attributes that passes fill in. */
-static bool is_hidden(Op op, Attribute attribute)
+bool is_hidden_attribute(Op op, Attribute attribute)
 {
     return (op == OP_DROPOUT && attribute == ATTR_STREAM)
         || ((op == OP_PAD || op == OP_CROP) && (attribute == ATTR_TOP || attribute == ATTR_LEFT));
@@ -508,7 +508,7 @@ static Value call_operator(Build *b, const Expr *expr, Op op)
         slots[n_tensors++].name = word;
     while (next_word(b, &column, &word)) {
         attributes[count] = attribute_named(word);
-        if (!is_hidden(op, attributes[count]))
+        if (!is_hidden_attribute(op, attributes[count]))
             slots[n_tensors + count++].name = word;
     }
     const Expr *given;

@@ -3,7 +3,7 @@
  * sixteenth of its products. The bias is added by write_y.
  *
  * own buffers: weight [K][C * H * W]    own scalars: none
- * scratch: 64 * (ceil(C * H * W / 16) + W)
+ * scratch: 64 * (ceil(C * H * W / 16) + W + 1)
  * sizes: C H W of x; K P Q of the result (K 1 1); parts a sample (1); rows a part (1) */
 enum { SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_ROWS };
 

@@ -14,10 +14,10 @@ typedef struct { int64_t first, second; float share; } Between;
 
 static Between between(int64_t place, int64_t scale, int64_t count)
 {
-    float source = ((float)place + 0.5f) / (float)scale - 0.5f;
-    source = source < 0.0f ? 0.0f : source;
+    double source = ((double)place + 0.5) / (double)scale - 0.5;
+    source = source < 0 ? 0 : source;
     int64_t first = min64((int64_t)source, count - 1);
-    return (Between){first, min64(first + 1, count - 1), source - (float)first};
+    return (Between){first, min64(first + 1, count - 1), (float)(source - (double)first)};
 }
 
 /* sum[w] = the rows of dy made from row p of x, each times row p's share in it. */

@@ -3,11 +3,11 @@
  *     header | index: one entry a sample | samples, each at a multiple of 64 bytes
  *
  * The file's name is its key, a hash of everything the samples depend on; a stale file is never
- * opened, only forgotten. Header and index are checked on opening, each sample's hash when it is first
- * used: a damaged sample is decoded again in place (the mapping is private) and the file is removed,
- * so that the next run makes a new one. That is also why a new file needs no fsync: what did not
- * reach the disk is noticed. A new file is made under a temporary name and renamed. Where there is no
- * folder or no space, the same bytes are held in memory.
+ * opened, only forgotten. Header and index are checked on opening, each sample's hash when it is
+ * first used: a damaged sample is decoded again in place (the mapping is private) and the file is
+ * removed, so that the next run makes a new one. That is also why a new file needs no fsync: what
+ * did not reach the disk is noticed. A new file is made under a temporary name and renamed. Where
+ * there is no folder or no space, the same bytes are held in memory.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -266,7 +266,8 @@ static bool map_file(Cache *cache)
     }
     if (problem != NULL && *problem != '\0') {
         char line[256];
-        snprintf(line, sizeof line, "the cache of decoded pictures is made again: %s (%%s)", problem);
+        snprintf(line, sizeof line, "the cache of decoded pictures is made again: %s (%%s)",
+                 problem);
         warn(cache, line, cache->path);
     }
     return false;

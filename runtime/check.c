@@ -1,10 +1,10 @@
-/* `segrun data check`: what is in a data set's folder, what is odd, what is broken. Changes nothing.
+/* `segrun data check`: what is in a data set's folder, what is odd, what is broken.
  *
- * Every listed picture and trimap is decoded, as training would, on all processors; then the folders
- * are read for files that no list names. Broken is what training could not use: a listed file that is
- * missing or cannot be decoded, a trimap of another size or with other values, a name listed twice.
- * Odd is everything else worth knowing: files of another format than their name says, what decoders
- * warn about, masks without a pet, files that nothing lists.
+ * Every listed picture and trimap is decoded, as training would, on all processors; then the
+ * folders are read for files that no list names. Broken is what training could not use: a listed
+ * file that is missing or cannot be decoded, a trimap of another size or with other values, a name
+ * listed twice. Odd is everything else worth knowing: files of another format than their name says,
+ * what decoders warn about, masks without a pet, files that nothing lists. Nothing is changed.
  */
 #include <dirent.h>
 #include <stdlib.h>
@@ -80,7 +80,8 @@ static bool read_lists(Check *check, Error *error)
     char path[4500];
     NameList *lists[] = { &check->trainval, &check->test };
     for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/annotations/%s", check->folder, i ? "test.txt" : "trainval.txt");
+        snprintf(path, sizeof path, "%s/annotations/%s", check->folder,
+                 i ? "test.txt" : "trainval.txt");
         if (!list_read(path, lists[i], error)) return false;
     }
     check->count = check->trainval.count + check->test.count;
@@ -186,7 +187,7 @@ static void print_unlisted(FILE *out, const char *below, const Unlisted *found)
 
 /* ---- the report ---- */
 
-/* Prints `name: detail` for those where detail() is not NULL, under a title. Returns their number. */
+/* Prints detail() where it is not NULL, under a title. Returns how many there were. */
 static int print_kind(const Check *check, const char *title,
                       const char *(*detail)(const Finding *, char *text, size_t size))
 {
@@ -213,7 +214,8 @@ static const char *format_detail(const Finding *finding, char *text, size_t size
     if (finding->width == 0) return NULL;
     if (finding->format == IMAGE_JPEG && finding->trimap_format == IMAGE_PNG) return NULL;
     if (finding->format != IMAGE_JPEG)
-        snprintf(text, size, "images/%s.jpg is a %s", finding->name, image_format_name(finding->format));
+        snprintf(text, size, "images/%s.jpg is a %s", finding->name,
+                 image_format_name(finding->format));
     else
         snprintf(text, size, "annotations/trimaps/%s.png is a %s", finding->name,
                  image_format_name(finding->trimap_format));

@@ -17,21 +17,22 @@
 
 #include "run.h"
 
-/* ---- parallel.c ------------------------------------------------------------------------------- */
+/* ---- parallel.c ------------------------------------------------------------------------------ */
 
-/* Calls work(context, i) for every i < count on `workers` threads (0: one a processor), in no order.
- * tick(tick_context, done, count), where it is not NULL, is called on the caller's thread about ten
- * times a second and at the end; when it returns false no more work is started. False if stopped. */
+/* Calls work(context, i) for every i < count on `workers` threads (0: one a processor), in no
+ * order. tick(tick_context, done, count), where it is not NULL, is called on the caller's thread
+ * about ten times a second and at the end; when it returns false no more work is started. False if
+ * stopped. */
 bool parallel_for(int count, int workers, void (*work)(void *context, int index), void *context,
                   bool (*tick)(void *tick_context, int done, int count), void *tick_context);
 
-/* ---- image.c, image_jpeg.c, image_png.c, image_gif.c -------------------------------------------- */
+/* ---- image.c, image_jpeg.c, image_png.c, image_gif.c ----------------------------------------- */
 
 typedef enum { IMAGE_UNKNOWN, IMAGE_JPEG, IMAGE_PNG, IMAGE_GIF } ImageFormat;
 typedef enum {
     IMAGE_RGB,                  /* three channels: Pillow's convert('RGB') */
     IMAGE_GREY,                 /* one channel: Pillow's convert('L') */
-    IMAGE_CLASSES,              /* one channel: values as stored; a palette's indices, not its colours */
+    IMAGE_CLASSES,              /* one channel as stored: a palette's indices, not its colours */
 } ImageMode;
 
 typedef struct {
@@ -42,17 +43,22 @@ typedef struct {
     char warning[200];          /* the first of them */
 } Image;
 
-/* A picture at its own size. Fails on an unreadable, unknown, truncated or too large (100 megapixels)
- * file with the file's name in the message; *image needs image_close only after success. */
+/* A picture at its own size. Fails on an unreadable, unknown, truncated or too large (100
+ * megapixels) file with the file's name in the message; *image needs image_close only after
+ * success. */
 bool image_read(const char *path, ImageMode, Image *image, Error *);
-bool image_parse(const void *bytes, size_t size, const char *path, ImageMode, Image *image, Error *);
+bool image_parse(const void *bytes, size_t size, const char *path, ImageMode, Image *image,
+                 Error *);
 void image_close(Image *);
-/* The decoders behind image_parse: one channel or three as the file has them; no palette, no alpha. */
+/* The decoders behind image_parse: one channel or three as the file has them, without alpha. */
 bool image_jpeg_decode(const void *bytes, size_t size, const char *path, Image *, Error *);
-bool image_png_decode(const void *bytes, size_t size, const char *path, bool classes, Image *, Error *);
-bool image_gif_decode(const void *bytes, size_t size, const char *path, bool classes, Image *, Error *);
+bool image_png_decode(const void *bytes, size_t size, const char *path, bool classes, Image *,
+                      Error *);
+bool image_gif_decode(const void *bytes, size_t size, const char *path, bool classes, Image *,
+                      Error *);
 /* Zeroed pixels for a decoder; refuses more than 100 megapixels. */
-bool image_allocate(Image *, int64_t width, int64_t height, int channels, const char *path, Error *);
+bool image_allocate(Image *, int64_t width, int64_t height, int channels, const char *path,
+                    Error *);
 ImageFormat image_sniff(const void *bytes, size_t size);
 const char *image_format_name(ImageFormat);   /* JPEG PNG GIF unknown */
 /* pixels[height][width][channels], channels 1 or 3. The file appears whole or not at all. */
@@ -61,7 +67,7 @@ bool image_write_png(const char *path, const uint8_t *pixels, int width, int hei
 bool image_write_jpeg(const char *path, const uint8_t *pixels, int width, int height, int channels,
                       int quality, Error *);
 
-/* ---- resize.c ----------------------------------------------------------------------------------- */
+/* ---- resize.c -------------------------------------------------------------------------------- */
 
 /* Pillow's resize of 8-bit pixels [height][width][channels], channels 1 or 3, byte for byte.
  * False only when there is no memory. */
@@ -69,13 +75,14 @@ bool resize_bilinear(const uint8_t *in, int in_width, int in_height, int channel
                      uint8_t *out, int width, int height);
 bool resize_nearest(const uint8_t *in, int in_width, int in_height, int channels,
                     uint8_t *out, int width, int height);
-/* One float channel: Pillow's BILINEAR of mode 'F', that is the same triangle filter with half-pixel
- * centres, widened when it shrinks, sums in double. What predict brings probabilities back with. */
+/* One float channel: Pillow's BILINEAR of mode 'F', that is the same triangle filter with
+ * half-pixel centres, widened when it shrinks, sums in double. What predict brings probabilities
+ * back with. */
 bool resize_float(const float *in, int in_width, int in_height, float *out, int width, int height);
 /* [height][width][3] -> [3][height][width]. */
 void image_to_planes(const uint8_t *pixels, int width, int height, uint8_t *planes);
 
-/* ---- dataset.c ---------------------------------------------------------------------------------- */
+/* ---- dataset.c ------------------------------------------------------------------------------- */
 
 typedef enum { SPLIT_TRAIN, SPLIT_VALID, SPLIT_TEST, SPLIT_COUNT } Split;
 enum { SPLITS_TRAINING = 1 << SPLIT_TRAIN | 1 << SPLIT_VALID, SPLITS_ALL = (1 << SPLIT_COUNT) - 1 };
@@ -126,7 +133,7 @@ typedef struct { int count; char **names; } NameList;
 bool list_read(const char *path, NameList *, Error *);
 void list_close(NameList *);
 
-/* ---- cache.c ------------------------------------------------------------------------------------ */
+/* ---- cache.c --------------------------------------------------------------------------------- */
 
 /* The decoded samples of one split, in a mapped file or in memory. Used by dataset.c only. */
 typedef struct Cache Cache;
@@ -135,7 +142,7 @@ typedef struct {
     int count;
     int64_t sample_bytes;       /* image and mask */
     const char *folder;         /* NULL: memory only */
-    bool keep_bad;              /* record samples that cannot be decoded; else the first one fails */
+    bool keep_bad;              /* record samples that cannot be decoded; else the first fails */
     int workers;
     bool (*decode)(void *context, int index, uint8_t *sample, Error *);
     bool (*progress)(void *context, int done, int total);
@@ -150,7 +157,7 @@ const uint8_t *cache_sample(Cache *, int index, Error *);
 /* $SEG_CACHE, $XDG_CACHE_HOME/seg or $HOME/.cache/seg; free() it; NULL where none is set. */
 char *cache_folder(void);
 
-/* ---- loader.c ----------------------------------------------------------------------------------- */
+/* ---- loader.c -------------------------------------------------------------------------------- */
 
 typedef struct {
     Split split;
@@ -159,7 +166,7 @@ typedef struct {
     bool flip;                  /* left-right with p = 1/2, by (seed, epoch, sample) */
     uint64_t seed;
     int epoch;
-    int workers;                /* threads that fill batches; 0: two. The batches do not depend on it */
+    int workers;                /* threads that fill batches; 0: two. Batches do not depend on it */
 } LoaderOptions;
 
 typedef struct {
@@ -181,7 +188,7 @@ void loader_close(Loader *);
 /* "Abyssinian_100, Abyssinian_117 (flipped)": the files of a batch, for messages; free() it. */
 char *loader_names(const Loader *, const Batch *);
 
-/* ---- synth.c, synth_draw.c, check.c ------------------------------------------------------------- */
+/* ---- synth.c, synth_draw.c, check.c ---------------------------------------------------------- */
 
 typedef struct {
     int count;                  /* pictures in all; every fourth is for test */
@@ -198,8 +205,8 @@ bool data_synth(const char *folder, const SynthOptions *, Error *);
 typedef struct { int species, fur; } SynthPet;  /* species 1 cat, 2 dog; fur from 1: its class */
 SynthPet synth_draw(uint64_t seed, int index, int width, int height, uint8_t *rgb, uint8_t *trimap);
 
-/* `segrun data check`: prints what is there to `out`. EXIT_FINE, or EXIT_USER if something listed is
- * missing or broken; EXIT_INTERRUPTED when progress says stop. */
+/* `segrun data check`: prints what is there to `out`. EXIT_FINE, or EXIT_USER if something listed
+ * is missing or broken; EXIT_INTERRUPTED when progress says stop. */
 int data_check(const char *folder, int workers, FILE *out,
                bool (*progress)(void *context, int done, int total), void *context);
 

@@ -2,10 +2,10 @@
  *
  *     images/NAME.jpg  annotations/trimaps/NAME.png  annotations/trainval.txt  annotations/test.txt
  *
- * Line i of trainval.txt, comments and empty lines not counted, is valid where i % 10 == 0 and train
- * elsewhere; test.txt is test. The lists alone say what belongs to the set. Splits are fixed first,
- * then limited, and only then are broken samples left out, so that one of them never moves another
- * sample to a different split.
+ * Line i of trainval.txt, comments and empty lines not counted, is valid where i % 10 == 0 and
+ * train elsewhere; test.txt is test. The lists alone say what belongs to the set. Splits are fixed
+ * first, then limited, and only then are broken samples left out, so that one of them never moves
+ * another sample to a different split.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -205,9 +205,11 @@ static bool decode_sample(void *context, int index, uint8_t *sample, Error *erro
     if (image_path == NULL || trimap_path == NULL)
         good = fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
     else if (stat(image_path, &status) != 0)
-        good = fail(error, EXIT_USER, "", "%s: a list names this picture; it is missing", image_path);
+        good =
+            fail(error, EXIT_USER, "", "%s: a list names this picture; it is missing", image_path);
     else if (stat(trimap_path, &status) != 0)
-        good = fail(error, EXIT_USER, "", "%s: a list names this trimap; it is missing", trimap_path);
+        good =
+            fail(error, EXIT_USER, "", "%s: a list names this trimap; it is missing", trimap_path);
     size_t plane = (size_t)options->width * (size_t)options->height;
     good = good && sample_decode(image_path, trimap_path, options->width, options->height,
                                  options->outline_background, sample, sample + 3 * plane, error);
@@ -236,7 +238,8 @@ static uint64_t split_keys(const Dataset *dataset, SplitData *split)
 {
     const DatasetOptions *options = &dataset->options;
     XXH64_state_t *key = XXH64_createState(), *cache_key = XXH64_createState();
-    int32_t rule[4] = { RULE_VERSION, options->width, options->height, options->outline_background };
+    int32_t rule[4] = { RULE_VERSION, options->width, options->height,
+                        options->outline_background };
     if (key == NULL || cache_key == NULL) abort();
     XXH64_reset(key, 0);
     XXH64_reset(cache_key, 0);

@@ -1,12 +1,12 @@
 /* Pictures: a file's bytes in, 8-bit pixels out, equal to Pillow's byte for byte.
  *
- * The format is told by the first bytes, because the data set has PNG and GIF files named .jpg. Each
- * decoder (image_jpeg.c, image_png.c, image_gif.c) gives one channel or three as its file has them;
- * this file brings them to what the caller asked for, with Pillow's rules: alpha is dropped, grey is
- * tripled, colour becomes grey by ITU-R 601-2 in 16-bit fixed point.
+ * The format is told by the first bytes, because the data set has PNG and GIF files named .jpg.
+ * Each decoder (image_jpeg.c, image_png.c, image_gif.c) gives one channel or three as its file has
+ * them; this file brings them to what the caller asked for, with Pillow's rules: alpha is dropped,
+ * grey is tripled, colour becomes grey by ITU-R 601-2 in 16-bit fixed point.
  *
- * One rule differs on purpose: 16-bit grey keeps its high byte, where Pillow saturates at 255 and so
- * turns most of such pictures white.
+ * One rule differs on purpose: 16-bit grey keeps its high byte, where Pillow saturates at 255 and
+ * so turns most of such pictures white.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -47,8 +47,8 @@ bool image_allocate(Image *image, int64_t width, int64_t height, int channels, c
                     (long long)height);
     image->pixels = calloc((size_t)(width * height), (size_t)channels);
     if (image->pixels == NULL)
-        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory for %lld x %lld pixels", path,
-                    (long long)width, (long long)height);
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory for %lld x %lld pixels",
+                    path, (long long)width, (long long)height);
     image->width = (int)width;
     image->height = (int)height;
     image->channels = channels;
@@ -99,7 +99,8 @@ static bool convert(Image *image, ImageMode mode, const char *path, Error *error
     case IMAGE_CLASSES:
         if (image->channels == 3)
             return fail(error, EXIT_USER, "",
-                        "%s: a colour picture, where one channel of class numbers is expected", path);
+                        "%s: a colour picture, where one channel of class numbers is expected",
+                        path);
         break;
     }
     return true;

@@ -77,7 +77,8 @@ static int frame_row(int i, int height, bool interlaced)
 }
 
 /* job->row's indices -> count pixels of line y from column x0 on. */
-static void draw_row(const Job *job, const ColorMapObject *map, Image *image, int y, int x0, int count)
+static void draw_row(const Job *job, const ColorMapObject *map, Image *image, int y, int x0,
+                     int count)
 {
     size_t at = (size_t)y * (size_t)image->width + (size_t)x0;
     if (image->channels == 1) {
@@ -128,7 +129,8 @@ bool image_gif_decode(const void *bytes, size_t size, const char *path, bool cla
     job.gif = DGifOpen(&job, read_bytes, &code);
     if (job.gif == NULL) {
         const char *text = GifErrorString(code);
-        return fail(error, EXIT_USER, "", "%s: broken GIF: %s", path, text != NULL ? text : "no header");
+        return fail(error, EXIT_USER, "", "%s: broken GIF: %s", path,
+                    text != NULL ? text : "no header");
     }
     bool decoded = find_frame(&job, &transparent) && read_frame(&job, image, classes, transparent);
     DGifCloseFile(job.gif, &code);

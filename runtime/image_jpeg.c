@@ -1,10 +1,10 @@
 /* JPEG, through libjpeg(-turbo) with its defaults: the slow integer transform and fancy upsampling,
  * which is what Pillow decodes with.
  *
- * Four components are CMYK with Adobe's inverted polarity, converted as Pillow converts them. A file
- * that ends early is an error, as in Pillow; other damage the library gets over is a warning. Errors
- * leave the library by longjmp: everything that must survive the jump lives in a Job owned by a
- * function that does not call setjmp.
+ * Four components are CMYK with Adobe's inverted polarity, converted as Pillow converts them. A
+ * file that ends early is an error, as in Pillow; other damage the library gets over is a warning.
+ * Errors leave the library by longjmp: everything that must survive the jump lives in a Job owned
+ * by a function that does not call setjmp.
  */
 #include <setjmp.h>
 #include <stdio.h>
@@ -60,7 +60,8 @@ static void on_progress(j_common_ptr common)
 {
     Job *job = (Job *)common->err;
     if (common->is_decompressor && ((j_decompress_ptr)common)->input_scan_number > MAX_SCANS) {
-        fail(job->error, EXIT_USER, "", "%s: broken JPEG: more than %d scans", job->path, MAX_SCANS);
+        fail(job->error, EXIT_USER, "", "%s: broken JPEG: more than %d scans", job->path,
+             MAX_SCANS);
         longjmp(job->jump, 1);
     }
 }
@@ -123,8 +124,10 @@ static bool decode(Job *job, const void *bytes, size_t size)
     jpeg_read_header(decoder, TRUE);
     int components = decoder->num_components;
     if (components != 1 && components != 3 && components != 4)
-        return fail(job->error, EXIT_USER, "", "%s: a JPEG of %d components", job->path, components);
-    decoder->out_color_space = components == 1 ? JCS_GRAYSCALE : components == 3 ? JCS_RGB : JCS_CMYK;
+        return fail(job->error, EXIT_USER, "", "%s: a JPEG of %d components", job->path,
+                    components);
+    static const J_COLOR_SPACE spaces[] = { [1] = JCS_GRAYSCALE, [3] = JCS_RGB, [4] = JCS_CMYK };
+    decoder->out_color_space = spaces[components];
     if (!image_allocate(job->image, decoder->image_width, decoder->image_height,
                         components == 1 ? 1 : 3, job->path, job->error))
         return false;
@@ -146,7 +149,8 @@ bool image_jpeg_decode(const void *bytes, size_t size, const char *path, Image *
     return decoded;
 }
 
-static bool encode(Job *job, const uint8_t *pixels, int width, int height, int channels, int quality)
+static bool encode(Job *job, const uint8_t *pixels, int width, int height, int channels,
+                   int quality)
 {
     struct jpeg_compress_struct *encoder = &job->encoder;
     encoder->err = &job->errors;

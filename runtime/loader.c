@@ -2,9 +2,9 @@
  *
  * Everything random is a function of (seed, epoch) or (seed, epoch, sample), never of the order in
  * which threads run, so an epoch can be entered at any batch. The generator is SplitMix64 (Steele,
- * Lea, Flood, "Fast splittable pseudorandom number generators", 2014): the state grows by a constant
- * and is mixed. The order is Fisher and Yates's shuffle, from the last place down, with bounded
- * numbers by rejection; a sample is flipped where the top bit of its own number is set.
+ * Lea, Flood, "Fast splittable pseudorandom number generators", 2014): the state grows by a
+ * constant and is mixed. The order is Fisher and Yates's shuffle, from the last place down, with
+ * bounded numbers by rejection; a sample is flipped where the top bit of its own number is set.
  *
  * Threads take batch numbers in order and fill slot (number % SLOTS) once the batch that was there
  * has been given back; the caller holds one slot, so up to SLOTS - 1 batches are ready ahead.
@@ -129,7 +129,8 @@ static bool fill(Loader *loader, int batch, Slot *slot)
     for (int i = 0, n = batch_samples(loader, batch); i < n; i++) {
         const uint8_t *image, *mask;
         int sample = order[i];
-        if (!dataset_load(loader->dataset, loader->options.split, sample, &image, &mask, &slot->error))
+        if (!dataset_load(loader->dataset, loader->options.split, sample, &image, &mask,
+                          &slot->error))
             return false;
         bool flipped = is_flipped(loader, sample);
         copy_planes(image, slot->images + (size_t)i * 3 * plane, 3 * height, width, flipped);
@@ -168,7 +169,8 @@ static bool allocate(Loader *loader, Error *error)
 {
     size_t batch = (size_t)loader->options.batch;
     size_t plane = (size_t)dataset_width(loader->dataset) * (size_t)dataset_height(loader->dataset);
-    bool good = (loader->order = malloc(((size_t)loader->count + 1) * sizeof *loader->order)) != NULL;
+    bool good =
+        (loader->order = malloc(((size_t)loader->count + 1) * sizeof *loader->order)) != NULL;
     for (int i = 0; i < SLOTS; i++) {
         Slot *slot = &loader->slots[i];
         slot->images = malloc(batch * 3 * plane);

@@ -1,10 +1,10 @@
 /* Resizing as Pillow does it, equal byte for byte.
  *
  * BILINEAR is a triangle as wide as the scale where the picture shrinks, so it is anti-aliased.
- * Weights are made in double, normalised, rounded to 22-bit fixed point; sums start from one half and
- * are clipped; the horizontal pass comes first and leaves bytes. NEAREST adds the scale up in double,
- * as Pillow does, instead of multiplying: the rounding differs. The float rule is Pillow's mode 'F':
- * the same weights unrounded, sums in double.
+ * Weights are made in double, normalised, rounded to 22-bit fixed point; sums start from one half
+ * and are clipped; the horizontal pass comes first and leaves bytes. NEAREST adds the scale up in
+ * double, as Pillow does, instead of multiplying: the rounding differs. The float rule is Pillow's
+ * mode 'F': the same weights unrounded, sums in double.
  */
 #include <math.h>
 #include <stdlib.h>

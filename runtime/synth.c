@@ -1,9 +1,9 @@
 /* `segrun data synth`: a small data set in the Oxford-IIIT Pet layout, drawn by rule.
  *
- * The pictures come from synth_draw.c. Every fourth is listed in test.txt, the others in trainval.txt,
- * which the data set's own rule splits into train and valid. The lists are written last, so an
- * interrupted run leaves no data set that looks complete; their first line says who drew it, and a
- * folder whose lists begin otherwise is not touched.
+ * The pictures come from synth_draw.c. Every fourth is listed in test.txt, the others in
+ * trainval.txt, which the data set's own rule splits into train and valid. The lists are written
+ * last, so an interrupted run leaves no data set that looks complete; their first line says who
+ * drew it, and a folder whose lists begin otherwise is not touched.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -105,8 +105,8 @@ static bool may_write(const char *folder, Error *error)
         bool own = strncmp(text, MARK, strlen(MARK)) == 0;
         free(text);
         if (!own)
-            return fail(error, EXIT_USER, "name a new folder", "%s: the folder holds another data set",
-                        folder);
+            return fail(error, EXIT_USER, "name a new folder",
+                        "%s: the folder holds another data set", folder);
     }
     return true;
 }
@@ -114,11 +114,11 @@ static bool may_write(const char *folder, Error *error)
 bool data_synth(const char *folder, const SynthOptions *options, Error *error)
 {
     if (options->count < TEST_EVERY || options->count > 9999)
-        return fail(error, EXIT_USER, "", "%d pictures; from %d to 9999 can be drawn", options->count,
-                    TEST_EVERY);
+        return fail(error, EXIT_USER, "", "%d pictures; from %d to 9999 can be drawn",
+                    options->count, TEST_EVERY);
     if (options->size != 0 && (options->size < SMALLEST || options->size > LARGEST))
-        return fail(error, EXIT_USER, "", "pictures of %d pixels; a side has %d to %d", options->size,
-                    SMALLEST, LARGEST);
+        return fail(error, EXIT_USER, "", "pictures of %d pixels; a side has %d to %d",
+                    options->size, SMALLEST, LARGEST);
     if (strlen(folder) > 4096)
         return fail(error, EXIT_USER, "", "%.40s...: the name is too long", folder);
     if (!may_write(folder, error)) return false;

@@ -1,12 +1,12 @@
 /* Draws one pet-like picture and its trimap by rule: a stand-in for photographs in demos and tests.
  *
- * A pet is a handful of tapered capsules (body, head, ears, legs, tail) in one of four poses, joined
- * by a smooth minimum of their distances; the distance field gives the picture's alpha, the shading,
- * and the trimap (a band around zero is outline). Fur has stripes or patches and a fine grain. What
- * lies behind is two textured regions and a few smooth things. The colours of pets and backgrounds
- * overlap on purpose: no threshold on colour finds the pet, shape and texture do.
+ * A pet is a handful of tapered capsules (body, head, ears, legs, tail) in one of four poses,
+ * joined by a smooth minimum of their distances; the distance field gives the picture's alpha, the
+ * shading, and the trimap (a band around zero is outline). Fur has stripes or patches and a fine
+ * grain. What lies behind is two textured regions and a few smooth things. The colours of pets and
+ * backgrounds overlap on purpose: no threshold on colour finds the pet, shape and texture do.
  *
- * Everything is a function of (seed, index, width, height); noise comes from hashes of whole numbers.
+ * Everything is a function of (seed, index, width, height); noise is hashed whole numbers.
  */
 #include <math.h>
 #include <string.h>
@@ -124,8 +124,9 @@ static Colour shade(Colour colour, float factor)
 
 /* ---- pets ---- */
 
-/* The poses, in units of about half a body's length, y down. The ears come first: two parts whose far
- * ends hang down for dogs. Then the head, whose first end is the face. Ends with a part of radius 0. */
+/* The poses, in units of about half a body's length, y down. The ears come first: two parts whose
+ * far ends hang down for dogs. Then the head, whose first end is the face. Ends with a part of
+ * radius 0. */
 static const Part poses[4][MAX_PARTS] = {
     {   /* standing, from the side */
         { { 0.76f, -0.60f }, { 0.68f, -0.92f }, 0.15f, 0.02f },
@@ -208,7 +209,8 @@ static float pet_distance(const Pet *pet, float x, float y)
         distance = distance + (d - distance) * h - soft * h * (1 - h);
         if (i == 0) distance = d;
     }
-    return distance + 0.035f * pet->size * noise(pet->noise, x * 14 / pet->size, y * 14 / pet->size);
+    return distance
+           + 0.035f * pet->size * noise(pet->noise, x * 14 / pet->size, y * 14 / pet->size);
 }
 
 static Colour pet_colour(const Pet *pet, float x, float y, float distance)
@@ -240,13 +242,15 @@ static Colour ground_colour(const Ground *ground, float x, float y)
 {
     float u = x / ground->scale, v = y / ground->scale, t;
     if (ground->texture == 0)                      /* soft cloth */
-        t = 0.5f + 0.5f * noise(ground->noise, 2 * u, 2 * v) + 0.2f * noise(ground->noise + 1, 6 * u, 6 * v);
+        t = 0.5f + 0.5f * noise(ground->noise, 2 * u, 2 * v)
+            + 0.2f * noise(ground->noise + 1, 6 * u, 6 * v);
     else if (ground->texture == 1)                 /* boards */
         t = 0.5f + 0.4f * lattice(ground->noise, (int)floorf(3 * v), 0)
             + 0.25f * noise(ground->noise, 1.5f * u, 14 * v)
             + (3 * v - floorf(3 * v) < 0.06f ? 0.6f : 0.0f);
     else                                           /* grass or carpet: grain without direction */
-        t = 0.5f + 0.3f * noise(ground->noise, 3 * u, 3 * v) + 0.35f * noise(ground->noise + 1, x / 3, y / 3);
+        t = 0.5f + 0.3f * noise(ground->noise, 3 * u, 3 * v)
+            + 0.35f * noise(ground->noise + 1, x / 3, y / 3);
     return mix(ground->light, ground->dark, clamp(t, 0, 1));
 }
 
@@ -278,7 +282,8 @@ static void make_scene(Random *random, Scene *scene, int species, int width, int
     scene->n_things = below(random, MAX_THINGS + 1);
     for (int i = 0; i < scene->n_things; i++) {
         int family = below(random, GROUNDS + FURS);
-        Colour colour = family < GROUNDS ? ground_colours[family][1] : fur_colours[family - GROUNDS][0];
+        Colour colour =
+            family < GROUNDS ? ground_colours[family][1] : fur_colours[family - GROUNDS][0];
         scene->things[i] = (Thing){ below(random, 2) != 0,
                                     { between(random, 0, w), between(random, 0, h) },
                                     side * between(random, 0.06f, 0.22f),
@@ -289,7 +294,8 @@ static void make_scene(Random *random, Scene *scene, int species, int width, int
         float place = scene->n_pets == 1 ? 0.5f : i == 0 ? 0.28f : 0.72f;
         float size = side * (scene->n_pets == 1 ? between(random, 0.30f, 0.48f)
                                                 : between(random, 0.20f, 0.27f));
-        Point centre = { w * (place + between(random, -0.08f, 0.08f)), h * between(random, 0.42f, 0.6f) };
+        Point centre = { w * (place + between(random, -0.08f, 0.08f)),
+                         h * between(random, 0.42f, 0.6f) };
         make_pet(random, &scene->pets[i], species, centre, size);
     }
     scene->light_x = between(random, -0.25f, 0.25f);

@@ -57,7 +57,10 @@ static DatasetOptions options(void)
 {
     warnings[0] = '\0';
     progress_calls = 0;
-    return (DatasetOptions){ .width = SIDE, .height = SIDE, .cache_folder = cache, .warn = on_warning,
+    return (DatasetOptions){ .width = SIDE,
+                             .height = SIDE,
+                             .cache_folder = cache,
+                             .warn = on_warning,
                              .progress = on_progress };
 }
 
@@ -128,7 +131,8 @@ static uint64_t split_hash(Dataset *dataset, Split split)
             printf("%s\n", error.text);
             return 0;
         }
-        hash = XXH64(dataset_name(dataset, split, i), strlen(dataset_name(dataset, split, i)), hash);
+        hash =
+            XXH64(dataset_name(dataset, split, i), strlen(dataset_name(dataset, split, i)), hash);
         hash = XXH64(image, 3 * SIDE * SIDE, hash);
         hash = XXH64(mask, SIDE * SIDE, hash);
     }
@@ -232,7 +236,8 @@ static void test_bad(const char *file, const void *bytes, size_t size, const cha
         wanted.skip_bad = true;
         Dataset *dataset = dataset_open(pets, &wanted, &error);
         CHECK(dataset != NULL && dataset_count(dataset, SPLIT_TRAIN) == 39
-              && dataset_count(dataset, SPLIT_VALID) == 5 && dataset_skipped(dataset, SPLIT_TRAIN) == 1);
+              && dataset_count(dataset, SPLIT_VALID) == 5
+              && dataset_skipped(dataset, SPLIT_TRAIN) == 1);
         CHECK(strcmp(dataset_name(dataset, SPLIT_TRAIN, 0), "drawn_0002") == 0
               && strcmp(dataset_name(dataset, SPLIT_VALID, 1), "drawn_0013") == 0);
         CHECK(strstr(warnings, "skipped drawn_0001") != NULL && strstr(warnings, text) != NULL);
@@ -248,7 +253,8 @@ static void test_bad(const char *file, const void *bytes, size_t size, const cha
 static void test_bad_files(void)
 {
     const char *image = "images/drawn_0001.jpg", *trimap = "annotations/trimaps/drawn_0001.png";
-    Saved good = save(in(pets, image)), other = save(in(pets, "annotations/trimaps/drawn_0005.png"));
+    Saved good = save(in(pets, image));
+    Saved other = save(in(pets, "annotations/trimaps/drawn_0005.png"));
     Error error;
     uint8_t zeros[20 * 20] = { 0 };
     test_bad(image, good.bytes, good.size / 2, "truncated");
@@ -262,7 +268,8 @@ static void test_bad_files(void)
     char *odd = in(root, "odd.png");
     CHECK(image_write_png(odd, zeros, 20, 20, 1, &error));
     Image trimap_image;
-    CHECK(!trimap_read(odd, 0, 0, &trimap_image, &error) && strstr(error.text, "value 0 at column 0"));
+    CHECK(!trimap_read(odd, 0, 0, &trimap_image, &error)
+          && strstr(error.text, "value 0 at column 0"));
     CHECK(image_write_png(odd, zeros, 10, 10, 3, &error));
     CHECK(!trimap_read(odd, 0, 0, &trimap_image, &error) && strstr(error.text, "colour"));
     unlink(odd);
@@ -443,8 +450,9 @@ static void test_loader(void)
     DatasetOptions data_options = options();
     Error error;
     Dataset *dataset = dataset_open(pets, &data_options, &error);
-    LoaderOptions wanted = { .split = SPLIT_TRAIN, .batch = 7, .shuffle = true, .flip = true, .seed = 5,
-                             .epoch = 1 };
+    LoaderOptions wanted = {
+        .split = SPLIT_TRAIN, .batch = 7, .shuffle = true, .flip = true, .seed = 5, .epoch = 1
+    };
     Epoch first = run_epoch(dataset, wanted, 0);
     CHECK(first.n == 40 && first.batches == 6 && first.last == 5);
     bool seen[COUNT] = { false };
@@ -493,8 +501,9 @@ static void test_order_fixed(void)
     DatasetOptions data_options = options();
     Error error;
     Dataset *dataset = dataset_open(pets, &data_options, &error);
-    LoaderOptions wanted = { .split = SPLIT_TEST, .batch = 4, .shuffle = true, .flip = true, .seed = 1,
-                             .epoch = 1 };
+    LoaderOptions wanted = {
+        .split = SPLIT_TEST, .batch = 4, .shuffle = true, .flip = true, .seed = 1, .epoch = 1
+    };
     Epoch epoch = run_epoch(dataset, wanted, 0);
     const char order[] = "14 0 4f 2f 9f 8f 3f 10 7 5 1f 6f 12 13 11 ";
     char text[200] = "";
@@ -532,10 +541,12 @@ static void test_synth(void)
     snprintf(again, sizeof again, "%s/again", root);
     SynthOptions wanted = { .count = 8, .seed = 1, .workers = 1 };
     CHECK(data_synth(again, &wanted, &error));
-    CHECK(file_hash(in(again, "images/drawn_0005.jpg")) == file_hash(in(pets, "images/drawn_0005.jpg")));
+    CHECK(file_hash(in(again, "images/drawn_0005.jpg"))
+          == file_hash(in(pets, "images/drawn_0005.jpg")));
     wanted.seed = 2;
     CHECK(data_synth(again, &wanted, &error));
-    CHECK(file_hash(in(again, "images/drawn_0005.jpg")) != file_hash(in(pets, "images/drawn_0005.jpg")));
+    CHECK(file_hash(in(again, "images/drawn_0005.jpg"))
+          != file_hash(in(pets, "images/drawn_0005.jpg")));
     put(in(again, "annotations/test.txt"), "Abyssinian_1 1 1 1\n", 19);
     CHECK(!data_synth(again, &wanted, &error) && strstr(error.text, "another data set") != NULL);
     wanted.count = 3;
@@ -571,7 +582,8 @@ static void test_check(void)
     unlink(in(pets, "annotations/trimaps/drawn_0004.png"));
     CHECK(run_check(&text) == EXIT_USER);
     CHECK(strstr(text, "2 broken") && strstr(text, "truncated") && strstr(text, "drawn_0004.png"));
-    CHECK(strstr(text, "1 not listed (1 GIF); 1 hidden (._*); 1 of another kind, such as stray.mat"));
+    CHECK(
+        strstr(text, "1 not listed (1 GIF); 1 hidden (._*); 1 of another kind, such as stray.mat"));
     free(text);
     restore(&picture);
     restore(&cut);
@@ -606,7 +618,8 @@ static void test_hostile(void)
     for (char *line; text && (line = strsep(&rest, "\n")) != NULL && *line != '\0'; files++) {
         const char *hex = strrchr(line, ' ') + 1;
         size_t size = 0;
-        for (unsigned value; sscanf(hex + 2 * size, "%2x", &value) == 1;) bytes[size++] = (uint8_t)value;
+        for (unsigned value; sscanf(hex + 2 * size, "%2x", &value) == 1;)
+            bytes[size++] = (uint8_t)value;
         for (size_t cut = 0; cut < size; cut++) decode_all(bytes, cut);
         for (int i = 0; i < 300; i++) {
             state = state * 6364136223846793005u + 1442695040888963407u;
@@ -624,9 +637,9 @@ static void test_hostile(void)
 static void test_limits(void)
 {
     /* A PNG of 20000 x 20000 in 45 bytes, and one without rows. */
-    static const uint8_t large[] = { 0x89, 'P', 'N', 'G', 13, 10, 26, 10, 0, 0, 0, 13, 'I', 'H', 'D', 'R',
-                                     0, 0, 0x4e, 0x20, 0, 0, 0x4e, 0x20, 8, 2, 0, 0, 0,
-                                     0xc7, 0x1f, 0x3e, 0x0b };
+    static const uint8_t large[] = { 0x89, 'P',  'N', 'G', 13,  10, 26, 10,   0,    0,    0,
+                                     13,   'I',  'H', 'D', 'R', 0,  0,  0x4e, 0x20, 0,    0,
+                                     0x4e, 0x20, 8,   2,   0,   0,  0,  0xc7, 0x1f, 0x3e, 0x0b };
     Image image;
     Error error;
     CHECK(!image_parse(large, sizeof large, "large", IMAGE_RGB, &image, &error));

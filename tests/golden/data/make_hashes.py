@@ -4,9 +4,9 @@
     make_hashes.py [FOLDER_OF_PETS]
 
 resize.txt   generated pictures (see `generated`), resized: rule, size, channels, new size, XXH64
-decode.txt   small files of every kind that the decoders meet, in hexadecimal, and the XXH64 of their
-             pixels as RGB and of their values as class numbers where they have one channel
-pets.txt     only with FOLDER_OF_PETS: for each listed picture the XXH64 of the image as [3][H][W] and
+decode.txt   small files of every kind that the decoders meet: width, height, XXH64 of the pixels as
+             RGB and as grey, and the file itself in hexadecimal
+pets.txt     only with FOLDER_OF_PETS: for each listed picture the XXH64 of the image [3][H][W] and
              of its mask, at 256 x 256 and at 128 x 128
 
 Needs Pillow before version 13, numpy and libxxhash. Pillow 13 (its pull request 9549) narrows the
@@ -24,7 +24,7 @@ import PIL
 from PIL import Image
 
 if int(PIL.__version__.split(".")[0]) >= 13:
-    sys.exit("make_hashes.py: needs Pillow before 13 (pip install 'pillow<13'); see the head of the file")
+    sys.exit("make_hashes.py: needs Pillow before 13; see the head of this file")
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 XXHASH = ctypes.CDLL(ctypes.util.find_library("xxhash"))
@@ -98,8 +98,9 @@ def decode_files():
     yield "jpeg-422", encoded(rgb, "JPEG", quality=85, subsampling=1)
     yield "jpeg-progressive", encoded(rgb, "JPEG", quality=85, progressive=True)
     yield "jpeg-grey", encoded(grey, "JPEG", quality=85)
-    yield "jpeg-cmyk", encoded(alpha.copy().convert("RGB").convert("CMYK"), "JPEG", quality=85)
-    yield "jpeg-cmyk-black", encoded(Image.fromarray(generated(21, 17, 4), "CMYK"), "JPEG", quality=85)
+    yield "jpeg-cmyk", encoded(alpha.convert("RGB").convert("CMYK"), "JPEG", quality=85)
+    inks = Image.fromarray(generated(21, 17, 4), "CMYK")
+    yield "jpeg-cmyk-black", encoded(inks, "JPEG", quality=85)
     yield "jpeg-restart", encoded(rgb, "JPEG", quality=85, restart_marker_blocks=1)
     yield "png-rgb", encoded(rgb, "PNG")
     yield "png-rgba", encoded(alpha, "PNG")

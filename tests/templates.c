@@ -62,6 +62,7 @@ static Kernel kernels[] = {
     {"fold_bias", "fold_bias.c", "#define HAS_BIAS 1", NULL},
     {"fold_no_bias", "fold_bias.c", "#define HAS_BIAS 0", NULL},
     {"adam", "adam.c", "", NULL},
+    {"functions", "../../../tests/template_functions.h", "", NULL},
 };
 enum { N_KERNELS = sizeof kernels / sizeof *kernels };
 
@@ -114,7 +115,7 @@ void compile_templates(void)
 #if defined(__SANITIZE_ADDRESS__)
     const char *mode = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all";
 #else
-    const char *mode = "-O2";
+    const char *mode = "-O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math";
 #endif
     char directory[] = "/tmp/test_templates_XXXXXX", command[1024];
     const char *compiler = getenv("SEG_CC") ? getenv("SEG_CC") : "cc";

@@ -469,9 +469,99 @@ static void test_batched(void)
     }
 }
 
+/* ---- the prelude's functions --------------------------------------------------------------- */
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double silu(double x) { return x / (1 + exp(-x)); }
+static double silu_grad(double x) { return sigmoid(x) * (1 + x * (1 - sigmoid(x))); }
+static double gelu(double x) { return x * erfc(-x / sqrt(2)) / 2; }
+static double gelu_grad(double x)
+{
+    return erfc(-x / sqrt(2)) / 2 + x * exp(-x * x / 2) / sqrt(2 * acos(-1));
+}
+
+/* Bounds of the relative error, and of an error that is absolute: where results cancel. */
+static const struct {
+    const char *name;
+    double (*exact)(double);
+    double low, high;           /* where it is compared */
+    double relative, absolute;
+} functions[] = {
+    {"exp16", exp, -80, 88, 3e-7, 1e-44},
+    {"log16", log, 1e-38, 1e30, 2e-7, 1e-7},
+    {"log1p16", log1p, -0.5, 1e5, 3e-7, 0},
+    {"sigmoid16", sigmoid, -80, 80, 5e-7, 0},
+    {"erf16", erf, -20, 20, 4e-7, 0},
+    {"silu16", silu, -80, 1e30, 6e-7, 0},
+    {"silu_grad16", silu_grad, -80, 80, 5e-7, 5e-7},
+    {"gelu16", gelu, -20, 1e30, 2e-7, 1e-6},
+    {"gelu_grad16", gelu_grad, -20, 20, 3e-7, 5e-7},
+};
+enum { FUNCTIONS = sizeof functions / sizeof *functions, POINTS = 1 << 16 };
+
+static void test_functions(void)
+{
+    static float lists[FUNCTIONS + 3][POINTS];
+    void *buffers[FUNCTIONS + 3];
+    int64_t sizes[12] = {POINTS};
+    float *x = lists[0];
+    for (int i = 0; i < FUNCTIONS + 3; i++)
+        buffers[i] = lists[i];
+    for (int64_t i = 0; i < POINTS; i++) {
+        double size = pow(2, (double)below(1000) / 20 - 44);
+        x[i] = i % 2 ? (float)((double)below(200001) / 1000 - 100) : (float)(size * (i % 4 - 1));
+    }
+    memcpy(x, (float[]){INFINITY, -INFINITY, NAN, 0, 1e-40f}, 5 * sizeof *x);
+    KernelArguments arguments = {buffers, sizes, NULL, 1, 1, NULL, 0};
+    template_function("functions")(&arguments);
+    for (int f = 0; f < FUNCTIONS; f++) {
+        double worst = 0;
+        for (int64_t i = 0; i < POINTS; i++) {
+            double want = functions[f].exact((double)x[i]), got = (double)lists[f + 1][i];
+            bool inside = (double)x[i] >= functions[f].low && (double)x[i] <= functions[f].high;
+            double allowed = functions[f].relative * fabs(want) + functions[f].absolute + 1e-45;
+            if (inside)
+                worst = fmax(worst, isnan(got) ? INFINITY : fabs(got - want) / allowed);
+        }
+        judge(worst <= 1 && isnan(lists[f + 1][2]), functions[f].name, sizes, 1, worst);
+    }
+    float ends[] = {lists[1][0], lists[1][1], lists[2][0], lists[2][3], lists[4][0], lists[4][1],
+                    lists[5][0], lists[5][1], lists[6][0], lists[7][0], lists[8][0], lists[9][0]};
+    float want[] = {INFINITY, 0, INFINITY, -INFINITY, 1, 0, 1, -1, INFINITY, 1, INFINITY, 1};
+    judge(memcmp(ends, want, sizeof want) == 0 && isnan(lists[2][1]) && fabsf(lists[6][1]) < 1e-30f
+          && fabsf(lists[7][1]) < 1e-30f && lists[8][1] == 0 && lists[9][1] == 0,
+          "at infinity", sizes, 1, 0);
+}
+
+static void test_random(void)
+{
+    static float lists[12][POINTS];
+    void *buffers[12];
+    int64_t sizes[12] = {POINTS};
+    for (int i = 0; i < 12; i++)
+        buffers[i] = lists[i];
+    KernelArguments arguments = {buffers, sizes, NULL, 1, 1, NULL, 0};
+    template_function("functions")(&arguments);
+    const float *u = lists[10];
+    double mean = 0, square = 0, neighbours = 0;
+    bool inside = memcmp(lists[10], lists[11], sizeof lists[10]) == 0;
+    for (int64_t i = 0; i < POINTS; i++) {
+        inside = inside && u[i] >= 0 && u[i] < 1;
+        mean += (double)u[i] / POINTS;
+        square += (double)u[i] * (double)u[i] / POINTS;
+        neighbours += ((double)u[i] - 0.5) * ((double)u[(i + 16) % POINTS] - 0.5) / POINTS;
+    }
+    judge(inside, "uniform16 and uniform1", sizes, 1, 0);
+    judge(fabs(mean - 0.5) < 0.006, "mean of uniform16", sizes, 1, mean);
+    judge(fabs(square - 1.0 / 3) < 0.006, "square of uniform16", sizes, 1, square);
+    judge(fabs(neighbours) < 0.002, "neighbours of uniform16", sizes, 1, neighbours);
+}
+
 int main(void)
 {
     compile_templates();
+    test_functions();
+    test_random();
     test_batched();
     test_small();
     return report();

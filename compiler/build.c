@@ -49,7 +49,7 @@ bool enter(Build *b, Loc loc)
     if (++b->steps > MAX_STEPS)
         limit = "the model takes more than 1000000 steps to build: a loop runs too often";
     else if (b->depth > MAX_LEVELS)
-        limit = "nested too deep: a block uses itself without end";
+        limit = "blocks and expressions nested too deep";
     else if (b->graph && b->graph->n_nodes > MAX_NODES)
         limit = "the model has more than 100000 operators";
     if (!limit)
@@ -404,8 +404,8 @@ static void check_model(Build *b, const Block *model)
     for (int i = 0; i < b->frame->n_stacks; i++)
         if (b->frame->stacks[i].count)
             error_at(b->compilation, b->frame->stacks[i].loc,
-                     "'%s' ends with %d values that were pushed and never popped",
-                     b->frame->stacks[i].name, b->frame->stacks[i].count);
+                     "'%s' is not empty at the end: pushed values that nothing pops",
+                     b->frame->stacks[i].name);
 }
 
 Graph *build(Compilation *c, Tree *tree)
@@ -422,7 +422,7 @@ Graph *build(Compilation *c, Tree *tree)
     check_defines(b);
     for (Tree *each = c->trees; each; each = each->next)
         evaluate_params(b, each);
-    if (c->errors > errors)
+    if (!tree->models)
         return NULL;
     Frame frame = {.block = tree->models, .instance = ""};
     b->graph = graph_new(c, tree->models->name, PROGRAM_MODEL);

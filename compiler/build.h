@@ -29,6 +29,7 @@ typedef struct Frame {
     Loc called_at;
     const Block *block;
     const char *instance;              /* "" for the model */
+    int level;                         /* blocks around it */
     Variable *variables; int n_variables;
     Stack *stacks; int n_stacks;
     Counter *counters; int n_counters; /* automatic names given so far */

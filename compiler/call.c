@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SLOTS = 64, MAX_ITEMS = 100000, MAX_INSTANCE = 500 };
+enum { MAX_SLOTS = 64, MAX_ITEMS = 100000, MAX_INSTANCE = 500, MAX_BLOCKS = 64 };
 
 typedef struct {
     const char *name;
@@ -578,8 +578,14 @@ static Value call_block(Build *b, const Expr *expr, const Block *block)
     if (!fine || !instance)
         return BROKEN;
 
+    if (b->frame->level == MAX_BLOCKS) {
+        build_error(b, expr->loc, "blocks inside blocks more than %d deep: does '%s' use itself "
+                    "without end?", MAX_BLOCKS, block->name);
+        b->stopped = true;
+        return BROKEN;
+    }
     Frame frame = {.caller = b->frame, .called_at = expr->loc, .block = block,
-                   .instance = instance};
+                   .instance = instance, .level = b->frame->level + 1};
     b->frame = &frame;
     i = 0;
     for (const Formal *formal = block->formals; i < count; formal = formal->next, i++)
@@ -594,8 +600,8 @@ static Value call_block(Build *b, const Expr *expr, const Block *block)
     for (i = 0; i < frame.n_stacks; i++)
         if (frame.stacks[i].count)
             build_error(b, frame.stacks[i].loc,
-                        "'%s' ends with %d values that were pushed and never popped",
-                        frame.stacks[i].name, frame.stacks[i].count);
+                        "'%s' is not empty at the end: pushed values that nothing pops",
+                        frame.stacks[i].name);
     return frame.returned ? frame.result : BROKEN;
 }
 

@@ -14,6 +14,7 @@ typedef struct Parser {
     bool first_in_line;      /* the last word */
     int forgotten;           /* the bracket that the last word, a '}', closed too; or 0 */
     Loc forgotten_loc;
+    bool unmatched;          /* the last word is a '}' too many */
     struct { Loc loc; int word; } open[MAX_DEPTH + 1]; /* brackets that wait for their other half */
     int n_open;
     bool too_deep;           /* said once */

@@ -53,6 +53,15 @@ static void yyerror(Loc *, yyscan_t, Parser *, const char *);
 #define APPEND(list, item)                                                     \
     ((list).last = (list).first ? ((list).last->next = (item)) : ((list).first = (item)))
 
+/* Where the rest of a line is skipped, the next error is a new one. */
+#define GO_ON                                                                  \
+    do {                                                                       \
+        if (parser->skipping) {                                                \
+            yyclearin;                                                         \
+            yyerrok;                                                           \
+        }                                                                      \
+    } while (0)
+
 static Expr *make(Parser *, ExprKind, Loc, Expr *left, Expr *right);
 static Expr *make_sign(Parser *, Sign, Loc, Expr *left, Expr *right);
 static Expr *make_list(Parser *, ExprKind, Loc, Expr *items);
@@ -124,7 +133,7 @@ item:
         { add_block(parser, &parser->tree->blocks, $2, @2, $4.first, $6.first); }
   | MODEL NAME body
         { add_block(parser, &parser->tree->models, $2, @2, NULL, $3.first); }
-  | error                                 { if (parser->skipping) yyclearin; }
+  | error                                 { GO_ON; }
   ;
 
 formals: %empty                           { $$ = (FormalList){0}; }
@@ -170,8 +179,7 @@ statement:
   | result NAME '=' expr
         { $$ = make_statement(parser, $1, @$, make_name(parser, $2, @2), $4, NULL); }
   | error
-        { $$ = make_statement(parser, STATEMENT_BROKEN, @$, NULL, NULL, NULL);
-          if (parser->skipping) yyclearin; }
+        { $$ = make_statement(parser, STATEMENT_BROKEN, @$, NULL, NULL, NULL); GO_ON; }
   ;
 data: INPUT { $$ = STATEMENT_INPUT; } | TARGET { $$ = STATEMENT_TARGET; } ;
 result: LOSS { $$ = STATEMENT_LOSS; } | METRIC { $$ = STATEMENT_METRIC; } ;
@@ -397,6 +405,7 @@ static int track_brackets(Parser *parser, int word, Loc loc)
         parser->forgotten_loc = parser->open[parser->n_open].loc;
     }
     int top = parser->n_open ? parser->open[parser->n_open - 1].word : 0;
+    parser->unmatched = word == '}' && top != '{';
     if ((word == ')' && top == '(') || (word == ']' && top == '[') || (word == '}' && top == '{'))
         parser->n_open--;
     return word;
@@ -475,6 +484,8 @@ static const char *list_expected(Parser *parser, const yysymbol_kind_t *symbols,
     static const char starts[] = " a name a number 'false' 'not' 'pop' 'true' '-' '\"' '[' '(' ";
     static const char signs[] = " 'and' 'or' '<=' '>=' '==' '!=' '//' '<' '>' '+' '-' '*' '/' '%' '[' ";
     bool begin = among(symbols, count, "a number"), go_on = among(symbols, count, "'*'");
+    if (among(symbols, count, "'repeat'"))
+        return "a statement";
     Text text = {.arena = parser->compilation->arena};
     if (begin)
         text_printf(&text, "an expression");
@@ -510,8 +521,7 @@ static bool report_slip(Parser *parser, Loc loc, const char *symbol, const char 
     } else if (open == '{' && outer) {
         error_at(c, loc, "missing '}' before %s", word);
         note_at(c, opened, "'{' opened here");
-    } else if (!strcmp(symbol, "'}'") && parser->n_open == 0 && !among(expected, count, "'}'")
-               && among(expected, count, "'model'")) {
+    } else if (!strcmp(symbol, "'}'") && parser->unmatched) {
         error_at(c, loc, "'}' without '{'");
     } else if (inside && among(expected, count, "','")
                && strstr("a name a number 'pop' 'true' 'false' '\"'", symbol)) {
@@ -520,8 +530,11 @@ static bool report_slip(Parser *parser, Loc loc, const char *symbol, const char 
         error_at(c, loc, "a call alone does nothing: its result needs a name, as in x = relu(x)");
     } else if (among(expected, count, "'='") && count <= 2) {
         error_at(c, loc, "missing '=' before %s", word);
+    } else if (!strcmp(symbol, "'else'") && among(expected, count, "'repeat'")) {
+        error_at(c, loc, "'else' without an 'if' before it");
     } else if (symbol[0] == '\'' && symbol[1] >= 'a' && symbol[1] <= 'z'
-               && among(expected, count, "a name") && !among(expected, count, symbol)) {
+               && among(expected, count, "a name") && !among(expected, count, "a number")
+               && !among(expected, count, "'repeat'")) {
         error_at(c, loc, "%s is a word of the language and cannot be a name", word);
     } else {
         return false;
@@ -544,8 +557,9 @@ static int yyreport_syntax_error(const yypcontext_t *context, yyscan_t scanner, 
                  list_expected(parser, expected, count), word);
 
     /* Go on with the next line, unless this word begins one or ends what is open. */
-    bool fresh = parser->first_in_line && begins_statement(parser->word);
-    if (parser->word != '}' && parser->word != YYEOF && !fresh) {
+    bool fresh = parser->first_in_line && begins_statement(parser->word)
+        && (parser->n_open > 0 || parser->word != NAME);
+    if ((parser->word != '}' || parser->unmatched) && parser->word != YYEOF && !fresh) {
         parser->skipping = true;
         if (parser->word == '{')
             parser->skip_braces = 1;

@@ -162,15 +162,15 @@ static void print_profile(const ProfileRow *rows, int n)
     double total = 0;
     for (int i = 0; i < n; i++)
         total += rows[i].seconds;
-    printf("\n%-46s %5s %9s %6s %8s %7s\n", "kernel", "calls", "ms", "share", "GFLOP/s", "GB/s");
+    printf("\n%-56s %5s %9s %6s %8s %7s\n", "kernel", "calls", "ms", "share", "GFLOP/s", "GB/s");
     for (int i = 0; i < n; i++) {
         const ProfileRow *row = &rows[i];
         double per = row->seconds > 0 ? 1e-9 / row->seconds : 0;
-        printf("%-46.46s %5d %9.3f %5.1f%% %8.1f %7.1f\n", row->label, row->calls,
+        printf("%-56.56s %5d %9.3f %5.1f%% %8.1f %7.1f\n", row->label, row->calls,
                1e3 * row->seconds, total > 0 ? 100 * row->seconds / total : 0, row->flops * per,
                row->bytes * per);
     }
-    printf("%-46s %5s %9.3f\n", "together", "", 1e3 * total);
+    printf("%-56s %5s %9.3f\n", "together", "", 1e3 * total);
 }
 
 /* One row for every label: steps of equal label are the same kernel on the same sizes. */

@@ -97,6 +97,7 @@ void progress_clear(Progress *);
 void progress_built(void *progress, int built, int total); /* for DeviceOptions.progress */
 void format_duration(double seconds, char text[16]);       /* "1:02:03", "2:03" */
 void format_bytes(double bytes, char text[16]);            /* "1.5 GiB" */
+void format_count(int64_t count, char text[32]);           /* "31,037,633" */
 
 /* ---- session.c --------------------------------------------------------------------------------
  */

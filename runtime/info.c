@@ -90,14 +90,15 @@ static void print_program(const PlanProgram *program, int64_t batch, bool verbos
 static void print_plan(const Plan *plan, const Options *options)
 {
     int64_t trained, kept;
-    char bytes[16], shape[80];
+    char bytes[16], shape[80], trained_text[32], kept_text[32];
     count_parameters(plan, &trained, &kept);
     format_bytes((double)plan->parameter_bytes, bytes);
     printf("plan        %s\nmodel       %s, from %s\noptions     %s\n", options->operands[0],
            plan->model, plan->path, *plan->options ? plan->options : "none");
-    printf("parameters  %" PRId64 " trained, %" PRId64
-           " kept (running statistics), %d tensors, %s\n",
-           trained, kept, plan->n_parameters, bytes);
+    format_count(trained, trained_text);
+    format_count(kept, kept_text);
+    printf("parameters  %s trained, %s kept (running statistics), %d tensors, %s\n", trained_text,
+           kept_text, plan->n_parameters, bytes);
     for (int i = 0; options->verbose && i < plan->n_parameters; i++) {
         const PlanParameter *parameter = &plan->parameters[i];
         shape_text(parameter->rank, parameter->dims, shape);
@@ -259,6 +260,7 @@ static bool info_tensors(const Options *options, Error *error)
         return false;
     bool fine = true;
     int64_t weights = 0, optimiser = 0;
+    char weights_text[32], optimiser_text[32];
     for (int i = 0; i < file->n_tensors; i++) {
         const SafeTensor *tensor = &file->tensors[i];
         *(strncmp(tensor->name, "optimizer.", 10) == 0 ? &optimiser : &weights)
@@ -268,8 +270,10 @@ static bool info_tensors(const Options *options, Error *error)
         fine = write_json(options->json, tensors_json(file), error);
     } else {
         RunState state = { 0 };
-        printf("weights     %s: %d tensors, %" PRId64 " numbers and %" PRId64 " of the optimiser\n",
-               path, file->n_tensors, weights, optimiser);
+        format_count(weights, weights_text);
+        format_count(optimiser, optimiser_text);
+        printf("weights     %s: %d tensors, %s numbers and %s of the optimiser\n", path,
+               file->n_tensors, weights_text, optimiser_text);
         if (checkpoint_value(file, "format")) {
             fine = checkpoint_state(file, path, &state, error);
             if (fine)

@@ -53,6 +53,7 @@ static void draw_text(cairo_t *cairo, double x, double y, double size, double al
     cairo_text_extents(cairo, text, &extents);
     cairo_move_to(cairo, x - align * extents.x_advance, y);
     cairo_show_text(cairo, text);
+    cairo_new_path(cairo);       /* else the next arc is joined to the end of the text */
 }
 
 static void draw_axes(const Panel *panel, const char *title)
@@ -79,7 +80,7 @@ static void draw_axes(const Panel *panel, const char *title)
         cairo_move_to(cairo, x, panel->y + panel->height);
         cairo_line_to(cairo, x, panel->y + panel->height + 4);
         cairo_stroke(cairo);
-        snprintf(text, sizeof text, "%.0f", i * step);
+        snprintf(text, sizeof text, "%.0f", fabs(i * step));
         draw_text(cairo, x, panel->y + panel->height + 18, 12, 0.5, text);
     }
     cairo_rectangle(cairo, floor(panel->x) + 0.5, floor(panel->y) + 0.5, floor(panel->width),
@@ -168,8 +169,8 @@ static void set_range(Panel *panel, const EpochRow *rows, int n, bool dice)
         panel->low = fmax(panel->low, 0);
         panel->high = fmin(panel->high, 1);
     }
-    panel->first = 1;
-    panel->last = rows[n - 1].epoch > 1 ? rows[n - 1].epoch : 2;
+    panel->first = 0;
+    panel->last = rows[n - 1].epoch + 0.5;
 }
 
 static void draw_best(const Panel *panel, const EpochRow *rows, int n)

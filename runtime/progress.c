@@ -48,6 +48,18 @@ void format_bytes(double bytes, char text[16])
     snprintf(text, 16, unit && bytes < 100 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
 }
 
+void format_count(int64_t count, char text[32])
+{
+    char digits[24];
+    int n = snprintf(digits, sizeof digits, "%lld", (long long)count), k = 0;
+    for (int i = 0; i < n && k < 31; i++) {
+        text[k++] = digits[i];
+        if ((n - 1 - i) % 3 == 0 && i + 1 < n && digits[i] != '-')
+            text[k++] = ',';
+    }
+    text[k] = 0;
+}
+
 void progress_open(Progress *progress, FILE *out, bool quiet)
 {
     const char *term = getenv("TERM");
@@ -138,5 +150,5 @@ void progress_say(Progress *progress, const char *format, ...)
 
 void progress_built(void *context, int built, int total)
 {
-    progress_update(context, "building kernels", built, total, "kernel", "");
+    progress_update(context, "building kernels", built, total, "kernels", "");
 }

@@ -189,7 +189,9 @@ static bool write_command(const RunFiles *files, const Options *options, const S
     struct tm parts;
     if (localtime_r(&now, &parts))
         strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S %z", &parts);
-    fprintf(out, "# %s, %s\n# the plan: segc %s%s%s\n", date, device_describe(session->device),
+    char here[4096];
+    fprintf(out, "# %s, %s\n# in %s\n# the plan: segc %s%s%s\n", date,
+            device_describe(session->device), getcwd(here, sizeof here) ? here : "?",
             session->plan->path, *session->plan->options ? " " : "", session->plan->options);
     for (int i = 0; i < options->argc; i++) {
         if (i)

@@ -299,14 +299,16 @@ static void say_start(Training *training)
     const Plan *plan = training->session.plan;
     Progress *progress = &training->session.progress;
     int64_t weights = 0;
+    char count_text[32];
     for (int i = 0; i < plan->n_parameters; i++) {
         int64_t count = plan->parameters[i].trainable;
         for (int k = 0; k < plan->parameters[i].rank; k++)
             count *= plan->parameters[i].dims[k];
         weights += count;
     }
-    progress_say(progress, "model  %s%s%s, %" PRId64 " parameters, input %" PRId64 " x %" PRId64,
-                 plan->model, *plan->options ? " " : "", plan->options, weights,
+    format_count(weights, count_text);
+    progress_say(progress, "model  %s%s%s, %s parameters, input %" PRId64 " x %" PRId64,
+                 plan->model, *plan->options ? " " : "", plan->options, count_text,
                  training->tensors.image->dims[1], training->tensors.image->dims[2]);
     progress_say(progress, "data   %s: %d train, %d valid; the outline counts as %s",
                  training->options->data, dataset_count(training->data, SPLIT_TRAIN),

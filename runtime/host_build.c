@@ -219,7 +219,8 @@ static bool compile_missing(Build *build, int workers, Error *error)
 static DeviceKernels *load(const Build *build, const bool *needed, Error *error)
 {
     const PlanTarget *target = build->target;
-    void *library = dlopen(build->library, RTLD_NOW | RTLD_LOCAL);
+    /* NODELETE: libgomp, which came with it, has threads that outlive a dlclose */
+    void *library = dlopen(build->library, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!library) {
         fail(error, EXIT_ENVIRONMENT, "set SEG_CACHE to a folder from which programs may be run",
              "cannot load built kernels: %s", dlerror());

@@ -151,7 +151,7 @@ typedef struct {
     int64_t pictures;        /* in those sums */
     double best_dice;        /* -1: none yet */
     int best_epoch;
-    uint64_t data_key;       /* of the training set's list: the order of pictures depends on it */
+    uint64_t data_key;       /* of the training pictures' names */
     int n_rows, capacity;
     EpochRow *rows;          /* curves; owned */
 } RunState;

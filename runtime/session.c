@@ -1,9 +1,6 @@
 /* What every command that runs a plan opens: the plan, the device, the executor with the kernels of
  * the programs it needs, and the data set; and which of a program's tensors is the
  * picture, the mask, the probability, the loss and the metric.
- *
- * Memory is asked for before anything is allocated, so that the message can say how much is needed
- * and the largest batch that would fit.
  */
 #include "commands.h"
 
@@ -14,34 +11,6 @@ uint64_t plan_hash(const Plan *plan)
 {
     XXH64_hash_t text = XXH3_64bits(plan->text, strlen(plan->text));
     return XXH3_64bits_withSeed(plan->options, strlen(plan->options), text);
-}
-
-static bool check_memory(const Session *session, const char *programs, int batch, int threads,
-                         Error *error)
-{
-    const Plan *plan = session->plan;
-    const char *target = session->target->name;
-    int64_t need = plan_bytes_for(plan, target, programs, batch, threads), have = system_memory();
-    if (need <= have)
-        return true;
-    int low = 0, high = batch;
-    while (high - low > 1) {
-        int middle = low + (high - low) / 2;
-        if (plan_bytes_for(plan, target, programs, middle, threads) <= have)
-            low = middle;
-        else
-            high = middle;
-    }
-    char needed[16], had[16], hint[128];
-    format_bytes((double)need, needed);
-    format_bytes((double)have, had);
-    if (low > 0)
-        snprintf(hint, sizeof hint, "the largest batch that fits is %d: --batch %d", low, low);
-    else
-        snprintf(hint, sizeof hint, "not even one picture fits; a smaller model or size is needed");
-    return fail(error, EXIT_ENVIRONMENT, hint,
-                "%s: not enough memory: batch %d needs %s, %s are free", session->plan_path, batch,
-                needed, had);
 }
 
 static void warn_progress(void *context, const char *text)
@@ -86,9 +55,6 @@ bool session_open(Session *session, const Options *options, const char *programs
                   Error *error)
 {
     if (!session_open_plan(session, options, error) || !open_device(session, options, error))
-        return false;
-    int threads = options->threads ? (int)options->threads : system_processors();
-    if (!check_memory(session, programs, max_batch, threads, error))
         return false;
     progress_start(&session->progress, 0);
     session->executor =

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 enum { SUMS = 5 };
 
@@ -39,8 +40,11 @@ static volatile int stop_wanted;
 static void on_signal(int number)
 {
     (void)number;
-    if (stop_wanted)
+    if (stop_wanted) {
+        ssize_t ignored = write(STDERR_FILENO, "\n", 1);
+        (void)ignored;
         _exit(EXIT_INTERRUPTED);
+    }
     stop_wanted = 1;
 }
 
@@ -262,6 +266,18 @@ static bool load_weights(Training *training, Error *error)
     return set && (!options->weights || checkpoint_load(options->weights, session, false, error));
 }
 
+/* Of the training pictures' names: the order in an epoch depends on them. Not dataset_key, which
+ * changes when a data set is copied. */
+static uint64_t names_key(const Dataset *data)
+{
+    uint64_t key = 0;
+    for (int i = 0; i < dataset_count(data, SPLIT_TRAIN); i++) {
+        const char *name = dataset_name(data, SPLIT_TRAIN, i);
+        key = XXH3_64bits_withSeed(name, strlen(name), key);
+    }
+    return key;
+}
+
 static bool open_data(Training *training, Error *error)
 {
     RunState *state = &training->state;
@@ -282,7 +298,7 @@ static bool open_data(Training *training, Error *error)
         return fail(error, EXIT_USER, hint, "batch %d is larger than the train split: %d pictures",
                     state->batch, train);
     }
-    uint64_t key = dataset_key(training->data, SPLIT_TRAIN);
+    uint64_t key = names_key(training->data);
     if (training->options->resume && key != state->data_key) {
         fprintf(stderr, "segrun: warning: the training pictures are not the checkpoint's%s\n",
                 state->batch_in_epoch ? "; the unfinished epoch begins again" : "");
@@ -372,9 +388,10 @@ static bool prepare(Training *training, Error *error)
 static void print_end(const Training *training)
 {
     const RunState *state = &training->state;
+    bool here = access(training->files.best, R_OK) == 0;
     if (state->best_epoch > 0)
         printf("best valid Dice %.4f in epoch %d: %s\n", state->best_dice, state->best_epoch,
-               training->files.best);
+               here ? training->files.best : "saved where the run began");
 }
 
 static bool say_how_to_go_on(Training *training, Error *error)

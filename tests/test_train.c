@@ -103,7 +103,7 @@ static const char train_body[] =
     "    double slopes[4] = { 0 }, mean = 0;\n"
     "    const char *stop = getenv(\"TINY_STOP\");\n"
     "    if (stop && state->step == atoll(stop))\n"
-    "        raise(SIGINT);\n"
+    "        raise(SIGINT), getenv(\"TINY_TWICE\") ? raise(SIGINT) : 0;\n"
     "    for (int64_t at = 0; at < a->batch * pixels; at++) {\n"
     "        p[at] = pixel(w, x, at, pixels);\n"
     "        for (int c = 0; c < 3; c++)\n"
@@ -411,8 +411,22 @@ static void test_interrupts(void)
     }
 }
 
-static void test_two_interrupts(void)
+static void test_other_interrupts(void)
 {
+    setenv("TINY_STOP", "3", 1);
+    check(run("train tiny.plan " RECIPE "-e 4 -p changed") == 130, "stopped in an epoch");
+    setenv("TINY_TWICE", "y", 1);
+    check(run("train tiny.plan " RECIPE "-e 4 -p twice") == 130
+              && !exists("twice/tiny.last.safetensors"), "a second Ctrl-C exits at once");
+    unsetenv("TINY_STOP");
+    unsetenv("TINY_TWICE");
+    check(run("train tiny.plan --data pets -r changed/tiny.last.safetensors -b 5 -p changed") == 0
+              && strstr(output, "--batch 5 from the command line; the checkpoint had 4")
+              && strstr(output, "the unfinished epoch 1 begins again"),
+          "another batch: the epoch begins again, and that is said");
+    check(system("cp -r pets copied") == 0, "the data set copied");
+    check(run("train tiny.plan --data copied -r parts/tiny.last.safetensors -e 5 -p parts") == 0
+              && !strstr(output, "warning"), "a copied data set is the same data set");
     pid_t pid = start("train tiny.plan " RECIPE "-e 100000 -p twice -q", 0);
     for (int i = 0; i < 500 && !exists("twice/tiny.last.safetensors"); i++)
         usleep(20000);
@@ -608,7 +622,7 @@ int main(int argc, char **argv)
     test_whole_run();
     test_resume();
     test_interrupts();
-    test_two_interrupts();
+    test_other_interrupts();
     test_kill();
     test_bad_folders();
     test_bad_checkpoints();

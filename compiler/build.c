@@ -190,8 +190,11 @@ static void run_return(Build *b, const Statement *statement)
         count++;
     Value *items = arena_alloc(b->arena, (size_t)count * sizeof *items);
     int i = 0;
-    for (const Expr *expr = statement->exprs; expr; expr = expr->next)
-        items[i++] = evaluate(b, expr);
+    for (const Expr *expr = statement->exprs; expr; expr = expr->next, i++) {
+        items[i] = evaluate(b, expr);
+        if (items[i].kind == VALUE_TENSOR) /* else the caller's name would be its first */
+            name_tensor(b, op_facts[items[i].node->op].name, items[i]);
+    }
     b->frame->result = count == 1 ? items[0] : list_value(items, count);
     b->frame->returned = true;
 }

@@ -76,13 +76,14 @@ bool want_condition(Build *, Loc, Value, bool *condition);
 Value number_value(double);
 Value tensor_value(Node *);
 Value list_value(Value *items, int count);
+bool is_function(const char *name);    /* range len channels height width */
+Value call_function(Build *, const Expr *);
 
 /* call.c */
 Value call(Build *, const Expr *);
 Value apply_sign(Build *, Op, Loc, Value left, Value right, const Loc *places);
 bool is_operator(const char *name);
 bool is_hidden_attribute(Op, Attribute); /* filled in by passes, not by the model */
-bool is_function(const char *name);    /* range len channels height width */
 
 /* names.c: unknown places for statements, repeated and unused names. */
 void check_names(Compilation *, Tree *, bool main_file);

@@ -1,4 +1,4 @@
-/* Calls: operators, blocks, and the few functions on numbers.
+/* Calls of operators and blocks.
  *
  * Arguments are matched to slots by position, then by name; a slot without a value takes its default
  * (ops.def for operators, the block's own for blocks) or is an error. `name = "..."` names the
@@ -9,23 +9,13 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SLOTS = 64, MAX_ITEMS = 100000, MAX_INSTANCE = 500, MAX_BLOCKS = 64 };
+enum { MAX_SLOTS = 64, MAX_INSTANCE = 500, MAX_BLOCKS = 64 };
 
 typedef struct {
     const char *name;
     bool given;
     const Expr *expr;    /* what was given */
 } Slot;
-
-static const char *const functions[] = {"range", "len", "channels", "height", "width"};
-
-bool is_function(const char *name)
-{
-    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
-        if (!strcmp(name, functions[i]))
-            return true;
-    return false;
-}
 
 /* The operator a model can call by this name, or OP_COUNT. */
 static Op find_operator(const char *name)
@@ -605,60 +595,6 @@ static Value call_block(Build *b, const Expr *expr, const Block *block)
     return frame.returned ? frame.result : BROKEN;
 }
 
-/* ---- functions ------------------------------------------------------------------------------------------- */
-
-static Value call_range(Build *b, const Expr *expr, const Value *values, const Loc *places, int n)
-{
-    int64_t from = 0, to;
-    if (!want_integer(b, places[n - 1], values[n - 1], "the end of a range", &to)
-        || (n == 2 && !want_integer(b, places[0], values[0], "the start of a range", &from)))
-        return BROKEN;
-    if (to - from > MAX_ITEMS) {
-        build_error(b, expr->loc, "a list of more than %d", MAX_ITEMS);
-        return BROKEN;
-    }
-    int count = to > from ? (int)(to - from) : 0;
-    Value *items = arena_alloc(b->arena, (size_t)count * sizeof *items);
-    for (int i = 0; i < count; i++)
-        items[i] = number_value((double)(from + i));
-    b->steps += count / 16;
-    return list_value(items, count);
-}
-
-static Value call_function(Build *b, const Expr *expr)
-{
-    Value values[2];
-    Loc places[2];
-    int n = 0, most = expr->name[0] == 'r' ? 2 : 1;
-    for (const Argument *argument = expr->arguments; argument; argument = argument->next) {
-        if (n == most || argument->name) {
-            build_error(b, argument->loc, "%s takes %d argument%s without a name", expr->name, most,
-                        most == 1 ? "" : "s at most,");
-            return BROKEN;
-        }
-        places[n] = argument->loc;
-        values[n++] = evaluate(b, argument->value);
-        if (values[n - 1].kind == VALUE_BROKEN)
-            return BROKEN;
-    }
-    if (n == 0) {
-        build_error(b, expr->loc, "%s needs an argument", expr->name);
-        return BROKEN;
-    }
-    if (expr->name[0] == 'r')
-        return call_range(b, expr, values, places, n);
-    bool list = expr->name[0] == 'l';
-    if (values[0].kind != (list ? VALUE_LIST : VALUE_TENSOR)) {
-        build_error(b, places[0], "%s: expected a %s, got %s", expr->name,
-                    list ? "list" : "tensor", value_text(b, values[0]));
-        return BROKEN;
-    }
-    if (list)
-        return number_value(values[0].count);
-    int dimension = expr->name[0] == 'c' ? 0 : expr->name[0] == 'h' ? 1 : 2;
-    return number_value((double)values[0].node->shape.dims[dimension]);
-}
-
 /* ---- calls ------------------------------------------------------------------------------------------------- */
 
 /* Whether two names differ by one letter changed, left out, put in, or swapped with the next. */
@@ -668,7 +604,7 @@ static bool is_near(const char *a, const char *b)
         a++, b++;
     if (*a && *b && (!strcmp(a + 1, b + 1) || !strcmp(a + 1, b) || !strcmp(a, b + 1)))
         return true;
-    if (*a && a[1] && a[0] == b[1] && a[1] == b[0] && !strcmp(a + 2, b + 2))
+    if (*a && *b && a[1] && a[0] == b[1] && a[1] == b[0] && !strcmp(a + 2, b + 2))
         return true;
     return (!*a && *b && !b[1]) || (!*b && *a && !a[1]);
 }

@@ -88,6 +88,8 @@ static bool run_passes(Graph *graph, Program program)
             return true;
         }
     }
+    if (c->explain)
+        print_explain(graph, stdout);
     return false;
 }
 

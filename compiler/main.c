@@ -54,7 +54,7 @@ enum { N_OPTIONS = sizeof options / sizeof options[0] };
 typedef struct {
     Compilation c;
     const char *output, *emit_source;
-    bool check, dot, explain, help_ops;
+    bool check, dot, help_ops;
     int summary_batch;     /* 0: no summary */
 } Command;
 
@@ -162,7 +162,7 @@ static int set_option(Command *command, int value, char *text)
         command->summary_batch = (int)batch;
         break;
     }
-    case OPTION_EXPLAIN: command->explain = true; break;
+    case OPTION_EXPLAIN: c->explain = true; break;
     case OPTION_EMIT_SOURCE: command->emit_source = text; break;
     case OPTION_CHECK: command->check = true; break;
     case OPTION_DIAGNOSTICS:
@@ -281,14 +281,14 @@ static int run_command(Command *command)
             graph_dot(model, stdout);
         if (model && command->summary_batch)
             print_summary(model, command->summary_batch, stdout);
-        if (!model || (!command->output && !command->emit_source && !command->explain))
+        if (!model || (!command->output && !command->emit_source && !c->explain))
             return exit_code(c);
         Compilation again = {.arena = c->arena, .path = c->path, .defines = c->defines,
                              .n_defines = c->n_defines, .include_dirs = c->include_dirs,
                              .n_include_dirs = c->n_include_dirs, .precision = c->precision,
                              .targets = c->targets, .no_fuse = c->no_fuse, .json = c->json,
                              .messages = c->messages, .stop_after = c->stop_after,
-                             .dump_dir = c->dump_dir, .verbose = c->verbose};
+                             .dump_dir = c->dump_dir, .verbose = c->verbose, .explain = c->explain};
         *c = again;
     }
     if (c->dump_dir && mkdir(c->dump_dir, 0777) && errno != EEXIST) {
@@ -299,7 +299,7 @@ static int run_command(Command *command)
     Plan *plan = compile(c);
     if (plan && command->emit_source)
         write_sources(c, plan, command->emit_source);
-    if (plan && !command->explain)
+    if (plan && (command->output || !c->explain))
         write_plan(c, plan, command->output ? command->output : default_output(c));
     return exit_code(c);
 }

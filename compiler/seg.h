@@ -77,6 +77,7 @@ struct Compilation {
     FILE *messages;               /* stderr, or a memory stream in tests */
     const char *stop_after;       /* pass, or NULL */
     const char *dump_dir;         /* or NULL */
+    bool explain;                 /* print_explain for every program */
     bool verbose;
 };
 

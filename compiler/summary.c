@@ -77,7 +77,8 @@ static int outer_length(const char *name)
 /* ---- summary --------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int64_t parameters, buffers, multiply_adds;
+    int64_t parameters, buffers;
+    int64_t multiply_adds;           /* of a sample */
     double inputs, activations;      /* bytes of a sample */
 } Totals;
 
@@ -118,8 +119,8 @@ static void print_totals(const Totals *totals, int batch, Arena *arena, FILE *ou
     double parameters = 4.0 * (double)totals->parameters;
     fprintf(out, "%-34s %s\n", "Parameters, all trained", grouped(arena, totals->parameters));
     fprintf(out, "%-34s %s\n", "Running statistics", grouped(arena, totals->buffers));
-    fprintf(out, "%-34s %.2f G at batch %d\n", "Multiply-adds of a forward pass",
-            (double)totals->multiply_adds * batch / 1e9, batch);
+    fprintf(out, "%-34s %s at batch %d\n", "Multiply-adds of a forward pass",
+            grouped(arena, totals->multiply_adds * batch), batch);
     fprintf(out, "Memory to train at batch %d, before the compiler shares any:\n", batch);
     fprintf(out, "%-34s %s\n", "  inputs and targets", size_text(arena, inputs));
     fprintf(out, "%-34s %s\n", "  results kept for backward", size_text(arena, activations));

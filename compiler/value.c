@@ -320,6 +320,72 @@ static Value evaluate_unary(Build *b, const Expr *expr)
     return BROKEN;
 }
 
+/* ---- functions ------------------------------------------------------------------------------------------- */
+
+static const char *const functions[] = {"range", "len", "channels", "height", "width"};
+
+bool is_function(const char *name)
+{
+    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
+        if (!strcmp(name, functions[i]))
+            return true;
+    return false;
+}
+
+static Value call_range(Build *b, const Expr *expr, const Value *values, const Loc *places, int n)
+{
+    int64_t from = 0, to;
+    if (!want_integer(b, places[n - 1], values[n - 1], "the end of a range", &to)
+        || (n == 2 && !want_integer(b, places[0], values[0], "the start of a range", &from)))
+        return BROKEN;
+    if (to - from > MAX_ITEMS) {
+        build_error(b, expr->loc, "a list of more than %d", MAX_ITEMS);
+        return BROKEN;
+    }
+    int count = to > from ? (int)(to - from) : 0;
+    Value *items = arena_alloc(b->arena, (size_t)count * sizeof *items);
+    for (int i = 0; i < count; i++)
+        items[i] = number_value((double)(from + i));
+    b->steps += count / 16;
+    return list_value(items, count);
+}
+
+Value call_function(Build *b, const Expr *expr)
+{
+    Value values[2];
+    Loc places[2];
+    int n = 0, most = expr->name[0] == 'r' ? 2 : 1;
+    for (const Argument *argument = expr->arguments; argument; argument = argument->next) {
+        if (n == most || argument->name) {
+            build_error(b, argument->loc, "%s takes %d argument%s without a name", expr->name, most,
+                        most == 1 ? "" : "s at most,");
+            return BROKEN;
+        }
+        places[n] = argument->loc;
+        values[n++] = evaluate(b, argument->value);
+        if (values[n - 1].kind == VALUE_BROKEN)
+            return BROKEN;
+    }
+    if (n == 0) {
+        build_error(b, expr->loc, "%s needs an argument", expr->name);
+        return BROKEN;
+    }
+    if (expr->name[0] == 'r')
+        return call_range(b, expr, values, places, n);
+    bool list = expr->name[0] == 'l';
+    if (values[0].kind != (list ? VALUE_LIST : VALUE_TENSOR)) {
+        build_error(b, places[0], "%s: expected a %s, got %s", expr->name,
+                    list ? "list" : "tensor", value_text(b, values[0]));
+        return BROKEN;
+    }
+    if (list)
+        return number_value(values[0].count);
+    int dimension = expr->name[0] == 'c' ? 0 : expr->name[0] == 'h' ? 1 : 2;
+    return number_value((double)values[0].node->shape.dims[dimension]);
+}
+
+/* ---- expressions ------------------------------------------------------------------------------------------ */
+
 Value evaluate(Build *b, const Expr *expr)
 {
     Value value = BROKEN;

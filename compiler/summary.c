@@ -11,9 +11,9 @@
 enum { NAME_WIDTH = 30 };
 
 /* 31037633 -> "31,037,633" */
-static const char *grouped(Arena *arena, int64_t number)
+static const char *grouped(Arena *arena, double number)
 {
-    const char *digits = arena_printf(arena, "%lld", (long long)number);
+    const char *digits = arena_printf(arena, "%.0f", number);
     size_t length = strlen(digits);
     Text text = {.arena = arena};
     for (size_t i = 0; i < length; i++)
@@ -54,16 +54,16 @@ static int64_t own_parameters(const Node *node, bool *counted)
     return count;
 }
 
-/* Of one sample. */
-static int64_t multiply_adds(const Node *node)
+/* Of one sample; a double, because nothing bounds the product. */
+static double multiply_adds(const Node *node)
 {
     if (op_facts[node->op].kind != KIND_CONTRACTION)
         return 0;
-    const Node *x = node->inputs[0];
-    int64_t weights = shape_count(node->inputs[1]->shape);
-    int64_t pixels = node->shape.dims[1] * node->shape.dims[2];
-    int64_t uses = node->op == OP_CONV_TRANSPOSE ? x->shape.dims[1] * x->shape.dims[2] : pixels;
-    int64_t bias = node->n_inputs > 2 ? node->shape.dims[0] * pixels : 0;
+    const int64_t *x = node->inputs[0]->shape.dims, *y = node->shape.dims;
+    double weights = (double)shape_count(node->inputs[1]->shape);
+    double pixels = (double)y[1] * (double)y[2];
+    double uses = node->op == OP_CONV_TRANSPOSE ? (double)x[1] * (double)x[2] : pixels;
+    double bias = node->n_inputs > 2 ? (double)y[0] * pixels : 0;
     return weights * uses + bias;
 }
 
@@ -78,7 +78,7 @@ static int outer_length(const char *name)
 
 typedef struct {
     int64_t parameters, buffers;
-    int64_t multiply_adds;           /* of a sample */
+    double multiply_adds;            /* of a sample */
     double inputs, activations;      /* bytes of a sample */
 } Totals;
 
@@ -102,13 +102,13 @@ static void print_row(const Node *node, bool *counted, Arena *arena, FILE *out)
 {
     bool layer = node->n_inputs > 1 && is_stored_parameter(node->inputs[1]);
     const char *name = layer ? node->name + outer_length(node->name) : "";
-    int64_t parameters = own_parameters(node, counted), work = multiply_adds(node);
+    double parameters = (double)own_parameters(node, counted), work = multiply_adds(node);
     fprintf(out, "  %-*.*s %-20s %18s", NAME_WIDTH - 2, NAME_WIDTH - 2,
             *name == '.' ? name + 1 : name, op_facts[node->op].name,
             shape_text(arena, node->shape));
-    if (parameters || work)
-        fprintf(out, " %12s", parameters ? grouped(arena, parameters) : "shared");
-    if (work)
+    if (parameters > 0 || work > 0)
+        fprintf(out, " %12s", parameters > 0 ? grouped(arena, parameters) : "shared");
+    if (work > 0)
         fprintf(out, " %14s", grouped(arena, work));
     fputc('\n', out);
 }
@@ -117,8 +117,8 @@ static void print_totals(const Totals *totals, int batch, Arena *arena, FILE *ou
 {
     double inputs = totals->inputs * batch, activations = totals->activations * batch;
     double parameters = 4.0 * (double)totals->parameters;
-    fprintf(out, "%-34s %s\n", "Parameters, all trained", grouped(arena, totals->parameters));
-    fprintf(out, "%-34s %s\n", "Running statistics", grouped(arena, totals->buffers));
+    fprintf(out, "%-34s %s\n", "Parameters, all trained", grouped(arena, (double)totals->parameters));
+    fprintf(out, "%-34s %s\n", "Running statistics", grouped(arena, (double)totals->buffers));
     fprintf(out, "%-34s %s at batch %d\n", "Multiply-adds of a forward pass",
             grouped(arena, totals->multiply_adds * batch), batch);
     fprintf(out, "Memory to train at batch %d, before the compiler shares any:\n", batch);

@@ -486,6 +486,8 @@ static const char *list_expected(Parser *parser, const yysymbol_kind_t *symbols,
     bool begin = among(symbols, count, "a number"), go_on = among(symbols, count, "'*'");
     if (among(symbols, count, "'repeat'"))
         return "a statement";
+    if (among(symbols, count, "'model'"))
+        return "'use', 'param', 'block' or 'model'";
     Text text = {.arena = parser->compilation->arena};
     if (begin)
         text_printf(&text, "an expression");

@@ -13,7 +13,7 @@
 
 #include "data.h"
 
-enum { MAX_PARTS = 16, MAX_PETS = 2, MAX_THINGS = 3, FURS = 6, GROUNDS = 8 };
+enum { MAX_PARTS = 16, MAX_PETS = 2, MAX_THINGS = 2, FURS = 6, GROUNDS = 8 };
 
 typedef struct { float r, g, b; } Colour;
 typedef struct { float x, y; } Point;
@@ -227,7 +227,7 @@ static Colour pet_colour(const Pet *pet, float x, float y, float distance)
     Colour colour = mix(fur_colours[pet->fur][0], fur_colours[pet->fur][1], t);
     float hair = noise(pet->noise + 3, x * 0.55f * c + y * 0.55f * s, (y * c - x * s) * 0.16f);
     float round = clamp(-distance / (0.30f * pet->size), 0, 1);
-    colour = shade(colour, (0.72f + 0.34f * round) * (1 + 0.17f * hair));
+    colour = shade(colour, (0.72f + 0.34f * round) * (1 + 0.26f * hair));
     for (int side = -1; side <= 1; side++) {       /* eyes, and between and below them the nose */
         float ex = pet->face.x + (float)side * 0.13f * pet->size;
         float ey = pet->face.y + (side == 0 ? 0.13f : -0.02f) * pet->size;
@@ -250,7 +250,7 @@ static Colour ground_colour(const Ground *ground, float x, float y)
             + (3 * v - floorf(3 * v) < 0.06f ? 0.6f : 0.0f);
     else                                           /* grass or carpet: grain without direction */
         t = 0.5f + 0.3f * noise(ground->noise, 3 * u, 3 * v)
-            + 0.35f * noise(ground->noise + 1, x / 3, y / 3);
+            + 0.22f * noise(ground->noise + 1, x / 3, y / 3);
     return mix(ground->light, ground->dark, clamp(t, 0, 1));
 }
 
@@ -292,8 +292,8 @@ static void make_scene(Random *random, Scene *scene, int species, int width, int
     scene->n_pets = below(random, 6) == 0 ? 2 : 1;
     for (int i = 0; i < scene->n_pets; i++) {
         float place = scene->n_pets == 1 ? 0.5f : i == 0 ? 0.28f : 0.72f;
-        float size = side * (scene->n_pets == 1 ? between(random, 0.30f, 0.48f)
-                                                : between(random, 0.20f, 0.27f));
+        float size = side * (scene->n_pets == 1 ? between(random, 0.36f, 0.52f)
+                                                : between(random, 0.22f, 0.28f));
         Point centre = { w * (place + between(random, -0.08f, 0.08f)),
                          h * between(random, 0.42f, 0.6f) };
         make_pet(random, &scene->pets[i], species, centre, size);
@@ -330,7 +330,7 @@ SynthPet synth_draw(uint64_t seed, int index, int width, int height, uint8_t *rg
             }
             float light = scene.brightness * (1 + scene.light_x * (fx / (float)width - 0.5f)
                                               + scene.light_y * (fy / (float)height - 0.5f));
-            float grain = 5 * lattice(scene.grain, x, y);
+            float grain = 4 * lattice(scene.grain, x, y);
             rgb[0] = to_byte(colour.r * light + grain);
             rgb[1] = to_byte(colour.g * light + grain);
             rgb[2] = to_byte(colour.b * light + grain);

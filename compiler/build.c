@@ -1,10 +1,10 @@
-/* Tree -> Graph: runs the model's text. Loops are unrolled and blocks expanded, numbers are computed,
- * every operator's call adds a node whose shape is known at once (infer_call), so a model can ask for
- * channels(x) and all errors carry the place in the text.
+/* Tree -> Graph: runs the model's text. Loops are unrolled and blocks expanded, numbers are
+ * computed, every operator's call adds a node whose shape is known at once (infer_call), so a
+ * model can ask for channels(x) and all errors carry the place in the text.
  *
- * An instance is a block's or an operator's use. Its name is `name = "..."` or the callee's name and
- * a count within the enclosing instance: conv1, conv2, double_conv1.conv1. Parameters are named after
- * their operator's instance: double_conv1.conv1.weight.
+ * An instance is a block's or an operator's use. Its name is `name = "..."` or the callee's name
+ * and a count within the enclosing instance: conv1, conv2, double_conv1.conv1. Parameters are
+ * named after their operator's instance: double_conv1.conv1.weight.
  *
  * Limits, because a small text can ask for much: steps, depth, nodes, lengths of lists and names.
  */
@@ -18,7 +18,7 @@
 
 enum { MAX_STEPS = 1000000, MAX_LEVELS = 1000, MAX_NODES = 100000 };
 
-/* ---- errors and limits ------------------------------------------------------------------------- */
+/* ---- errors and limits ----------------------------------------------------------------------- */
 
 void note_blocks(Build *b)
 {
@@ -64,7 +64,7 @@ void leave(Build *b)
     b->depth--;
 }
 
-/* ---- statements ---------------------------------------------------------------------------------- */
+/* ---- statements ------------------------------------------------------------------------------ */
 
 /* A tensor that a variable holds is known by that name from then on. */
 static void name_tensor(Build *b, const char *name, Value value)
@@ -316,7 +316,7 @@ bool run(Build *b, const Statement *statement)
     return !b->stopped && !b->frame->returned;
 }
 
-/* ---- params ---------------------------------------------------------------------------------------- */
+/* ---- params ---------------------------------------------------------------------------------- */
 
 /* -D name=value: of the type that the param's own value has. */
 static Value defined_value(Build *b, const Param *param, Value own, const char *text)
@@ -363,7 +363,7 @@ static void evaluate_params(Build *b, Tree *tree)
                 value = defined_value(b, param, value, b->compilation->defines[i].value);
         b->params = arena_grow(b->arena, b->params, bytes, bytes + sizeof *b->params);
         b->params[b->n_params] = value;
-        param->index = b->n_params++;
+        param->index = ++b->n_params;
     }
     b->params_of = NULL;
 }
@@ -391,7 +391,7 @@ static void check_defines(Build *b)
     }
 }
 
-/* ---- the model --------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static void check_model(Build *b, const Block *model)
 {
@@ -417,7 +417,7 @@ Graph *build(Compilation *c, Tree *tree)
     *b = (Build){.compilation = c, .arena = c->arena, .tree = tree};
     int errors = c->errors;
     for (Tree *each = c->trees; each; each = each->next)
-        check_names(c, each, each == tree);
+        b->stopped |= !check_names(c, each, each == tree);
     if (!tree->models) {
         Loc end = {tree->file, (uint32_t)tree->file->length, (uint32_t)tree->file->length};
         error_at(c, end, "the file has no model");
@@ -425,7 +425,7 @@ Graph *build(Compilation *c, Tree *tree)
     check_defines(b);
     for (Tree *each = c->trees; each; each = each->next)
         evaluate_params(b, each);
-    if (!tree->models)
+    if (!tree->models || b->stopped)
         return NULL;
     Frame frame = {.block = tree->models, .instance = ""};
     b->graph = graph_new(c, tree->models->name, PROGRAM_MODEL);

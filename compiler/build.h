@@ -1,9 +1,12 @@
-/* What the files of the builder share: build.c runs statements, value.c expressions, call.c operators
- * and blocks, names.c looks for names that nothing uses. All of it is one stage, Tree -> Graph. */
+/* What the files of the builder share: build.c runs statements, value.c expressions, call.c
+ * operators and blocks, names.c looks for names that nothing uses. All of it is one stage, Tree
+ * -> Graph. */
 #ifndef BUILD_H
 #define BUILD_H
 
 #include "seg.h"
+
+enum { MAX_VARIABLES = 1000 };
 
 typedef enum {
     VALUE_BROKEN,        /* an error was reported: says no more */
@@ -85,7 +88,7 @@ Value apply_sign(Build *, Op, Loc, Value left, Value right, const Loc *places);
 bool is_operator(const char *name);
 bool is_hidden_attribute(Op, Attribute); /* filled in by passes, not by the model */
 
-/* names.c: unknown places for statements, repeated and unused names. */
-void check_names(Compilation *, Tree *, bool main_file);
+/* names.c: unknown places for statements, repeated and unused names. False: do not run it. */
+bool check_names(Compilation *, Tree *, bool main_file);
 
 #endif

@@ -1,8 +1,8 @@
 /* Calls of operators and blocks.
  *
- * Arguments are matched to slots by position, then by name; a slot without a value takes its default
- * (ops.def for operators, the block's own for blocks) or is an error. `name = "..."` names the
- * instance of a block, or of an operator with parameters.
+ * Arguments are matched to slots by position, then by name; a slot without a value takes its
+ * default (ops.def for operators, the block's own for blocks) or is an error. `name = "..."`
+ * names the instance of a block, or of an operator with parameters.
  */
 #include "build.h"
 
@@ -36,7 +36,7 @@ static bool has_parameters(Op op)
     return op_facts[op].kind == KIND_CONTRACTION || op == OP_BATCH_NORM;
 }
 
-/* ---- arguments --------------------------------------------------------------------------------------- */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 /* Names the parameters of a call: "x, channels, kernel". */
 static const char *slot_names(Build *b, const Slot *slots, int count)
@@ -93,7 +93,7 @@ static bool match(Build *b, const Expr *expr, Slot *slots, int count, const Expr
     return fine;
 }
 
-/* ---- names of instances ------------------------------------------------------------------------------- */
+/* ---- names of instances ---------------------------------------------------------------------- */
 
 /* Letters, digits, _ and -, in parts joined by dots. */
 static bool is_dotted(const char *name)
@@ -154,38 +154,39 @@ static const char *instance_name(Build *b, const Expr *call_expr, const Expr *gi
     return intern(b->arena, full, strlen(full));
 }
 
+/* Where the name stands in the table, or belongs. */
+static Owner *find_owner(Owner *owners, int capacity, const char *name)
+{
+    size_t mask = (size_t)(capacity - 1), slot = ((uintptr_t)name >> 4) * 0x9E3779B1u & mask;
+    while (owners[slot].name && owners[slot].name != name)
+        slot = (slot + 1) & mask;
+    return &owners[slot];
+}
+
 /* Every parameter's name belongs to one operator. */
 static bool own_name(Build *b, const char *name, Loc loc)
 {
     if (b->n_owners * 2 >= b->owners_capacity) {
-        int old = b->owners_capacity, capacity = old ? 2 * old : 64;
+        int capacity = b->owners_capacity ? 2 * b->owners_capacity : 64;
         Owner *owners = arena_alloc(b->arena, (size_t)capacity * sizeof *owners);
-        for (int i = 0; i < old; i++) {
-            if (!b->owners[i].name)
-                continue;
-            size_t slot = ((uintptr_t)b->owners[i].name >> 4) * 0x9E3779B1u & (size_t)(capacity - 1);
-            while (owners[slot].name)
-                slot = (slot + 1) & (size_t)(capacity - 1);
-            owners[slot] = b->owners[i];
-        }
+        for (int i = 0; i < b->owners_capacity; i++)
+            if (b->owners[i].name)
+                *find_owner(owners, capacity, b->owners[i].name) = b->owners[i];
         b->owners = owners;
         b->owners_capacity = capacity;
     }
-    size_t mask = (size_t)(b->owners_capacity - 1);
-    size_t slot = ((uintptr_t)name >> 4) * 0x9E3779B1u & mask;
-    for (; b->owners[slot].name; slot = (slot + 1) & mask) {
-        if (b->owners[slot].name == name) {
-            build_error(b, loc, "two parameters are called '%s'", name);
-            note_at(b->compilation, b->owners[slot].loc, "the first is made here");
-            return false;
-        }
+    Owner *owner = find_owner(b->owners, b->owners_capacity, name);
+    if (owner->name) {
+        build_error(b, loc, "two parameters are called '%s'", name);
+        note_at(b->compilation, owner->loc, "the first is made here");
+        return false;
     }
-    b->owners[slot] = (Owner){name, loc};
+    *owner = (Owner){name, loc};
     b->n_owners++;
     return true;
 }
 
-/* ---- operators ------------------------------------------------------------------------------------------ */
+/* ---- operators ------------------------------------------------------------------------------- */
 
 static Node *add_parameter(Build *b, const Node *made, const char *suffix, Op op, Shape shape,
                            Init init, double init_value)
@@ -529,7 +530,7 @@ static Value call_operator(Build *b, const Expr *expr, Op op)
     return add_operator(b, &draft, places, &own);
 }
 
-/* ---- blocks ---------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* Blocks of the file itself, then of the files it uses. */
 static const Block *find_block(const Tree *tree, const char *name)
@@ -595,7 +596,7 @@ static Value call_block(Build *b, const Expr *expr, const Block *block)
     return frame.returned ? frame.result : BROKEN;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 /* Whether two names differ by one letter changed, left out, put in, or swapped with the next. */
 static bool is_near(const char *a, const char *b)

@@ -1,9 +1,9 @@
 /* Shape and type of every operator from its operands'.
  *
- * One rule an operator, used three ways: infer_call checks what the model's author wrote, before there
- * is a node, and reports in named dimensions which operand is wrong and where it was made; infer runs
- * over a built graph; infer_node serves the passes, for which a violation is a bug of ours.
- * Letters: an activation is [C,H,W] (N implied), a result [K,P,Q].
+ * One rule an operator, used three ways: infer_call checks what the model's author wrote, before
+ * there is a node, and reports in named dimensions which operand is wrong and where it was made;
+ * infer runs over a built graph; infer_node serves the passes, for which a violation is a bug of
+ * ours. Letters: an activation is [C,H,W] (N implied), a result [K,P,Q].
  */
 #include "seg.h"
 
@@ -338,7 +338,7 @@ static bool rule_linear_grad_weight(const Rule *rule)
         && give(rule, rows(node->inputs[1]->shape.dims[0], shape_count(node->inputs[0]->shape)));
 }
 
-/* ---- batch normalisation: fixed tensors of C numbers or rows of C ----------------------------- */
+/* ---- batch normalisation: fixed tensors of C numbers or rows of C ---------------------------- */
 
 static int64_t channels_of(const Node *node, int operand)
 {
@@ -465,10 +465,10 @@ static bool rule_pair(const Rule *rule, Shape result)
         && give(rule, result);
 }
 
-/* ---- reductions and windows -------------------------------------------------------------------- */
+/* ---- reductions and windows ------------------------------------------------------------------ */
 
-/* The reduced dimensions become 1; over the batch the result is fixed, over batch and pixels it is a
- * vector of C as a bias is. */
+/* The reduced dimensions become 1; over the batch the result is fixed, over batch and pixels it
+ * is a vector of C as a bias is. */
 static bool rule_sum(const Rule *rule)
 {
     int64_t axes = attribute(rule->node, ATTR_AXES);
@@ -514,7 +514,7 @@ static bool rule_reduced(const Rule *rule, bool to_pixel)
     return give(rule, to_pixel ? shape_sample(x[0], 1, 1) : shape_sample(1, x[1], x[2]));
 }
 
-/* ---- moves ------------------------------------------------------------------------------------- */
+/* ---- moves ----------------------------------------------------------------------------------- */
 
 static bool rule_concat(const Rule *rule)
 {
@@ -573,7 +573,7 @@ static bool rule_pad_crop(const Rule *rule)
     return give(rule, shape_sample(x[0], side[0], side[1]));
 }
 
-/* ---- all of them ------------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 static bool apply(const Rule *rule)
 {

@@ -14,6 +14,8 @@
 
 static const char version[] = "segc 0.1 (plan version %d)\n";
 
+static const char passes[] = "build infer specialise simplify differentiate tidy fuse order place";
+
 enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT };
 enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
@@ -72,8 +74,8 @@ static void print_help(void)
                  option->argument && !may ? " " : "", option->argument ? option->argument : "");
         printf("  %-28s %s\n", name, option->text);
     }
-    puts("\nPasses for --stop-after: build infer specialise simplify differentiate fuse order place."
-         "\nExit status: 0 fine, 1 errors in the model, 2 wrong usage, 3 the environment.\n"
+    printf("\nPasses for --stop-after: %s.", passes);
+    puts("\nExit status: 0 fine, 1 errors in the model, 2 wrong usage, 3 the environment.\n"
          "The language: docs/language.md. Example: segc models/unet.seg -D width=16 -o unet.plan");
 }
 
@@ -88,7 +90,7 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *format, ...)
     return EXIT_USAGE;
 }
 
-/* ---- options ------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static bool is_one_of(const char *word, const char *list)
 {
@@ -127,8 +129,6 @@ static int set_targets(Compilation *c, const char *list)
 
 static int set_option(Command *command, int value, char *text)
 {
-    static const char passes[] =
-        "build infer specialise simplify differentiate tidy fuse order place";
     Compilation *c = &command->c;
     size_t bytes;
     switch (value) {
@@ -213,7 +213,7 @@ static int read_options(Command *command, int argc, char **argv)
     return EXIT_FINE;
 }
 
-/* ---- what to do ------------------------------------------------------------------------------------------ */
+/* ---- what to do ------------------------------------------------------------------------------ */
 
 static int exit_code(const Compilation *c)
 {

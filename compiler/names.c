@@ -1,6 +1,6 @@
-/* What can be said about a file's names before it runs: statements in the wrong place, names that are
- * defined twice or clash with the language's own, and names that nothing reads. The last are errors
- * because a name nobody reads is most often a name somebody misspelled.
+/* What can be said about a file's names before it runs: statements in the wrong place, names that
+ * are defined twice or clash with the language's own, and names that nothing reads. The last are
+ * errors because a name nobody reads is most often a name somebody misspelled.
  */
 #include "build.h"
 
@@ -19,6 +19,7 @@ typedef struct {
     const Block *block;      /* whose body is looked at; NULL: a param's value */
     bool is_model;
     Seen *seen; int n_seen;
+    bool too_many;           /* names: what follows would take too long */
 } Check;
 
 static Seen *find_seen(Check *check, const char *name, bool stack)
@@ -31,8 +32,13 @@ static Seen *find_seen(Check *check, const char *name, bool stack)
 
 static void add_seen(Check *check, const char *name, Loc loc, const char *what)
 {
-    if (find_seen(check, name, what[0] == 's') || !strcmp(name, "_"))
+    if (check->too_many || find_seen(check, name, what[0] == 's') || !strcmp(name, "_"))
         return;
+    if (check->n_seen == MAX_VARIABLES) {
+        error_at(check->compilation, loc, "more than %d names in one block", MAX_VARIABLES);
+        check->too_many = true;
+        return;
+    }
     int n = check->n_seen++;
     if ((n & (n - 1)) == 0)
         check->seen = arena_grow(check->compilation->arena, check->seen,
@@ -41,7 +47,7 @@ static void add_seen(Check *check, const char *name, Loc loc, const char *what)
     check->seen[n] = (Seen){name, loc, what, false};
 }
 
-/* ---- what is defined ------------------------------------------------------------------------------------ */
+/* ---- what is defined ------------------------------------------------------------------------- */
 
 static void define(Check *check, const Statement *statement)
 {
@@ -59,7 +65,7 @@ static void define(Check *check, const Statement *statement)
     }
 }
 
-/* ---- what is read ---------------------------------------------------------------------------------------- */
+/* ---- what is read ---------------------------------------------------------------------------- */
 
 static void read_expr(Check *check, const Expr *expr)
 {
@@ -119,9 +125,9 @@ static void read_statements(Check *check, const Statement *statement)
     }
 }
 
-/* ---- a file ------------------------------------------------------------------------------------------------ */
+/* ---- a file ---------------------------------------------------------------------------------- */
 
-static void check_body(Compilation *c, Tree *tree, const Block *block, bool is_model)
+static bool check_body(Compilation *c, Tree *tree, const Block *block, bool is_model)
 {
     Check check = {.compilation = c, .tree = tree, .block = block, .is_model = is_model};
     int count = 0;
@@ -136,6 +142,8 @@ static void check_body(Compilation *c, Tree *tree, const Block *block, bool is_m
             error_at(c, formal->loc, "a block takes at most 64 arguments");
     }
     define(&check, block->body);
+    if (check.too_many)
+        return false;
     for (const Formal *formal = block->formals; formal; formal = formal->next)
         read_expr(&check, formal->value);
     read_statements(&check, block->body);
@@ -143,6 +151,7 @@ static void check_body(Compilation *c, Tree *tree, const Block *block, bool is_m
         if (!check.seen[i].read)
             error_at(c, check.seen[i].loc, "%s '%s' is never %s", check.seen[i].what,
                      check.seen[i].name, check.seen[i].what[0] == 's' ? "popped" : "used");
+    return true;
 }
 
 /* Blocks may not hide operators, functions, or each other across files. */
@@ -178,15 +187,16 @@ static void check_uses(Compilation *c, const Tree *tree)
     }
 }
 
-void check_names(Compilation *c, Tree *tree, bool main_file)
+bool check_names(Compilation *c, Tree *tree, bool main_file)
 {
+    bool fine = true;
     check_uses(c, tree);
     for (const Block *block = tree->blocks; block; block = block->next) {
         check_block_name(c, tree, block);
-        check_body(c, tree, block, false);
+        fine = check_body(c, tree, block, false) && fine;
     }
     for (const Block *model = tree->models; model; model = model->next)
-        check_body(c, tree, model, true);
+        fine = check_body(c, tree, model, true) && fine;
     Check check = {.compilation = c, .tree = tree};
     for (const Param *param = tree->params; param; param = param->next)
         read_expr(&check, param->value);
@@ -196,4 +206,5 @@ void check_names(Compilation *c, Tree *tree, bool main_file)
     for (const Block *block = tree->blocks; block && main_file; block = block->next)
         if (!block->used && tree->models)
             error_at(c, block->loc, "block '%s' is never used", block->name);
+    return fine;
 }

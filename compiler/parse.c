@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_BYTES = 4 << 20, MAX_FILES = 200 };
+enum { MAX_BYTES = 1 << 20, MAX_FILES = 200 };
 
 typedef enum { READ_FINE, READ_MISSING, READ_FAILED } ReadResult;
 
@@ -86,7 +86,7 @@ static Tree *open_tree(Compilation *c, const char *path, Loc used_at)
     if (result == READ_FAILED && used_at.file)
         error_at(c, used_at, "cannot read '%s': %s", path, strerror(errno));
     else if (result == READ_FAILED)
-        error_system(c, "give a readable text file of at most 4 MiB", "cannot read '%s': %s",
+        error_system(c, "give a readable text file of at most 1 MiB", "cannot read '%s': %s",
                      path, strerror(errno));
     else if (count >= MAX_FILES)
         error_at(c, used_at, "a model uses more than %d files", MAX_FILES);

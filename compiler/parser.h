@@ -1,8 +1,9 @@
-/* What the scanner (grammar/seg.l) and the parser (grammar/seg.y) share while they read one text. */
+/* What the scanner (grammar/seg.l) and the parser (grammar/seg.y) share while they read one text.
+ */
 #ifndef PARSER_H
 #define PARSER_H
 
-enum { MAX_NAME = 200, MAX_DEPTH = 200 };
+enum { MAX_NAME = 200, MAX_DEPTH = 200, MAX_ITEMS = 1000 };
 
 typedef struct Parser {
     Compilation *compilation;
@@ -17,7 +18,8 @@ typedef struct Parser {
     bool unmatched;          /* the last word is a '}' too many */
     struct { Loc loc; int word; } open[MAX_DEPTH + 1]; /* brackets that wait for their other half */
     int n_open;
-    bool too_deep;           /* said once */
+    int n_items;             /* of the file */
+    bool stopped;            /* a limit was reached: the rest is not read */
     bool skipping;           /* after a syntax error: to the next line */
     int skip_braces;         /* opened while skipping */
 } Parser;

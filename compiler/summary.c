@@ -74,7 +74,7 @@ static int outer_length(const char *name)
     return dot ? (int)(dot - name) : 0;
 }
 
-/* ---- summary --------------------------------------------------------------------------------------------- */
+/* ---- summary --------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t parameters, buffers;
@@ -117,7 +117,8 @@ static void print_totals(const Totals *totals, int batch, Arena *arena, FILE *ou
 {
     double inputs = totals->inputs * batch, activations = totals->activations * batch;
     double parameters = 4.0 * (double)totals->parameters;
-    fprintf(out, "%-34s %s\n", "Parameters, all trained", grouped(arena, (double)totals->parameters));
+    fprintf(out, "%-34s %s\n", "Parameters, all trained",
+            grouped(arena, (double)totals->parameters));
     fprintf(out, "%-34s %s\n", "Running statistics", grouped(arena, (double)totals->buffers));
     fprintf(out, "%-34s %s at batch %d\n", "Multiply-adds of a forward pass",
             grouped(arena, totals->multiply_adds * batch), batch);
@@ -162,7 +163,7 @@ void print_summary(const Graph *model, int batch, FILE *out)
     fprintf(out, "%s\n", line);
 }
 
-/* ---- explain ----------------------------------------------------------------------------------------------- */
+/* ---- explain --------------------------------------------------------------------------------- */
 
 static const char *label(Arena *arena, const Node *node)
 {
@@ -228,7 +229,7 @@ void print_explain(const Graph *program, FILE *out)
     }
 }
 
-/* ---- reference of the operators ------------------------------------------------------------------------------- */
+/* ---- reference of the operators -------------------------------------------------------------- */
 
 static const char *const kind_text[] = {
     [KIND_CONTRACTION] = "Convolutions and linear layers",

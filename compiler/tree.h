@@ -83,7 +83,7 @@ typedef struct Param {
     Loc loc;
     Expr *value;
     bool used;               /* read somewhere: names.c */
-    int index;               /* of its value in Build */
+    int index;               /* of its value in Build, from 1; 0: not worked out yet */
     struct Param *next;
 } Param;
 

@@ -1,11 +1,11 @@
-/* Expressions of the model's text: numbers, bools, texts, lists and tensors. Arithmetic with a tensor
- * in it becomes an operator of the graph. */
+/* Expressions of the model's text: numbers, bools, texts, lists and tensors. Arithmetic with a
+ * tensor in it becomes an operator of the graph. */
 #include "build.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { MAX_ITEMS = 100000, MAX_TEXT = 1000, MAX_VARIABLES = 1000 };
+enum { MAX_ITEMS = 100000, MAX_TEXT = 1000 };
 
 Value number_value(double number)
 {
@@ -87,7 +87,7 @@ bool want_condition(Build *b, Loc loc, Value value, bool *condition)
     return value.kind == VALUE_BOOL || value.kind == VALUE_NUMBER;
 }
 
-/* ---- names ---------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 Value *find_variable(Frame *frame, const char *name)
 {
@@ -132,10 +132,8 @@ static Value evaluate_name(Build *b, const Expr *expr)
         return *variable;
     const Tree *tree = b->params_of ? b->params_of : b->frame->block->tree;
     const Param *param = find_param(tree, expr->name);
-    if (param && param->loc.begin < expr->loc.begin && b->params_of)
-        return b->params[param->index];
-    if (param && !b->params_of)
-        return b->params[param->index];
+    if (param && param->index)
+        return b->params[param->index - 1];
     build_error(b, expr->loc, "'%s' is not defined%s", expr->name,
                 param ? " yet: params are worked out in their order" : "");
     return BROKEN;
@@ -151,7 +149,7 @@ static Value evaluate_pop(Build *b, const Expr *expr)
     return BROKEN;
 }
 
-/* ---- lists and texts --------------------------------------------------------------------------------- */
+/* ---- lists and texts ------------------------------------------------------------------------- */
 
 static Value evaluate_list(Build *b, const Expr *expr)
 {
@@ -210,7 +208,7 @@ static Value evaluate_index(Build *b, const Expr *expr)
     return BROKEN;
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 static const char *const sign_text[] = {
     [SIGN_ADD] = "+", [SIGN_SUB] = "-", [SIGN_MUL] = "*", [SIGN_DIV] = "/", [SIGN_MOD] = "%",
@@ -320,7 +318,7 @@ static Value evaluate_unary(Build *b, const Expr *expr)
     return BROKEN;
 }
 
-/* ---- functions ------------------------------------------------------------------------------------------- */
+/* ---- functions ------------------------------------------------------------------------------- */
 
 static const char *const functions[] = {"range", "len", "channels", "height", "width"};
 
@@ -384,7 +382,7 @@ Value call_function(Build *b, const Expr *expr)
     return number_value((double)values[0].node->shape.dims[dimension]);
 }
 
-/* ---- expressions ------------------------------------------------------------------------------------------ */
+/* ---- expressions ----------------------------------------------------------------------------- */
 
 Value evaluate(Build *b, const Expr *expr)
 {

@@ -1,11 +1,12 @@
 /* The grammar of the language: text -> Tree (compiler/tree.h).
  *
  * Statements need no separator: none begins with a word that could go on with an expression, and
- * line ends mean nothing. They only help after a syntax error: the rest of the line is skipped, with
- * the braces that open on it, and reading goes on.
+ * line ends mean nothing. They only help after a syntax error: the rest of the line is skipped,
+ * with the braces that open on it, and reading goes on.
  *
- * Syntax errors are written by yyreport_syntax_error (`parse.error custom`, not `detailed`), because
- * the useful message is often about the bracket that was never closed, which only we remember.
+ * Syntax errors are written by yyreport_syntax_error (`parse.error custom`, not `detailed`),
+ * because the useful message is often about the bracket that was never closed, which only we
+ * remember.
  */
 %define api.pure full
 %define api.header.include {"seg.tab.h"}
@@ -70,6 +71,7 @@ static Argument *make_argument(Parser *, const char *name, Loc, Expr *value);
 static Name *make_name(Parser *, const char *name, Loc);
 static Statement *make_statement(Parser *, StatementKind, Loc, Name *, Expr *, Statement *body);
 static Arm *make_arm(Parser *, Expr *condition, Statement *body);
+static void count_item(Parser *, Loc);
 static void add_use(Parser *, const char *path, Loc);
 static void add_param(Parser *, const char *name, Loc, Expr *);
 static void add_block(Parser *, Block **, const char *name, Loc, Formal *, Statement *body);
@@ -124,7 +126,7 @@ static void add_block(Parser *, Block **, const char *name, Loc, Formal *, State
 
 %%
 
-file: %empty | file item ;
+file: %empty | file item                  { count_item(parser, @2); } ;
 
 item:
     USE '"' TEXT '"'                      { add_use(parser, $3, @$); }
@@ -247,7 +249,7 @@ argument: expr          { $$ = make_argument(parser, NULL, @$, $1); }
 
 %%
 
-/* ---- the tree's pieces ------------------------------------------------------------------------ */
+/* ---- the tree's pieces ----------------------------------------------------------------------- */
 
 static Expr *make(Parser *parser, ExprKind kind, Loc loc, Expr *left, Expr *right)
 {
@@ -257,9 +259,9 @@ static Expr *make(Parser *parser, ExprKind kind, Loc loc, Expr *left, Expr *righ
     Expr *expr = NEW(Expr);
     *expr = (Expr){.kind = kind, .loc = loc, .left = left, .right = right, .depth = depth + 1};
     if (expr->depth > MAX_DEPTH) {
-        if (!parser->too_deep)
+        if (!parser->stopped)
             error_at(parser->compilation, loc, "expression nested more than %d deep", MAX_DEPTH);
-        parser->too_deep = true;
+        parser->stopped = true;
         *expr = (Expr){.kind = EXPR_BROKEN, .loc = loc, .depth = 1};
     }
     return expr;
@@ -329,6 +331,15 @@ static Arm *make_arm(Parser *parser, Expr *condition, Statement *body)
     return arm;
 }
 
+/* Names of a file are looked up one after the other: a bound keeps that fast. */
+static void count_item(Parser *parser, Loc loc)
+{
+    if (++parser->n_items <= MAX_ITEMS)
+        return;
+    error_at(parser->compilation, loc, "a file has at most %d params, blocks and uses", MAX_ITEMS);
+    parser->stopped = true;
+}
+
 static void add_use(Parser *parser, const char *path, Loc loc)
 {
     Use *use = NEW(Use), **end = &parser->tree->uses;
@@ -372,7 +383,7 @@ static void add_block(Parser *parser, Block **end, const char *name, Loc loc, Fo
     *end = block;
 }
 
-/* ---- words, brackets and what to skip ------------------------------------------------------------ */
+/* ---- words, brackets and what to skip -------------------------------------------------------- */
 
 static bool begins_statement(int word)
 {
@@ -390,9 +401,9 @@ static int track_brackets(Parser *parser, int word, Loc loc)
 {
     if (word == '(' || word == '[' || word == '{') {
         if (parser->n_open == MAX_DEPTH) {
-            if (!parser->too_deep)
+            if (!parser->stopped)
                 error_at(parser->compilation, loc, "brackets nested more than %d deep", MAX_DEPTH);
-            parser->too_deep = true;
+            parser->stopped = true;
             return YYEOF; /* nothing after it could be understood */
         }
         parser->open[parser->n_open].word = word;
@@ -442,7 +453,7 @@ static int skip(YYSTYPE *value, Loc *loc, yyscan_t scanner, Parser *parser, int 
 
 static int yylex(YYSTYPE *value, Loc *loc, yyscan_t scanner, Parser *parser)
 {
-    if (parser->too_deep)
+    if (parser->stopped)
         return YYEOF;
     int line = parser->word_line;
     int word = scan_word(value, loc, scanner);
@@ -457,7 +468,7 @@ static int yylex(YYSTYPE *value, Loc *loc, yyscan_t scanner, Parser *parser)
     return track_brackets(parser, word, *loc);
 }
 
-/* ---- messages ------------------------------------------------------------------------------------ */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 /* "'kernel'" as it stands in the text, or "end of file". */
 static const char *found(const Parser *parser, int symbol, Loc loc)
@@ -482,7 +493,8 @@ static bool among(const yysymbol_kind_t *symbols, int count, const char *name)
 static const char *list_expected(Parser *parser, const yysymbol_kind_t *symbols, int count)
 {
     static const char starts[] = " a name a number 'false' 'not' 'pop' 'true' '-' '\"' '[' '(' ";
-    static const char signs[] = " 'and' 'or' '<=' '>=' '==' '!=' '//' '<' '>' '+' '-' '*' '/' '%' '[' ";
+    static const char signs[] =
+        " 'and' 'or' '<=' '>=' '==' '!=' '//' '<' '>' '+' '-' '*' '/' '%' '[' ";
     bool begin = among(symbols, count, "a number"), go_on = among(symbols, count, "'*'");
     if (among(symbols, count, "'repeat'"))
         return "a statement";
@@ -552,7 +564,7 @@ static int yyreport_syntax_error(const yypcontext_t *context, yyscan_t scanner, 
     yysymbol_kind_t expected[YYNTOKENS];
     int count = yypcontext_expected_tokens(context, expected, YYNTOKENS);
     const char *word = found(parser, yypcontext_token(context), loc);
-    if (parser->too_deep)
+    if (parser->stopped)
         return 0;
     if (!report_slip(parser, loc, symbol, word, expected, count > 0 ? count : 0))
         error_at(parser->compilation, loc, "expected %s, found %s",

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char version[] = "segc 0.1 (plan version %d)\n";
-
 static const char passes[] = "build infer specialise simplify differentiate tidy fuse order place";
+
+static const char fusions[] = "epilogue prologue statistics concat"; /* fuse.c */
 
 enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT };
 enum {
@@ -38,8 +38,7 @@ static const Option options[] = {
     {OPTION_PRECISION, "precision", "NAME", "of the arithmetic: fp32 (default)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
     {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
-    {OPTION_SUMMARY, "summary", "[=BATCH]", "print layers, shapes, parameters, multiply-adds, and "
-     "memory to train at BATCH (default 1)"},
+    {OPTION_SUMMARY, "summary", "[=BATCH]", "print layers, parameters, multiply-adds, memory"},
     {OPTION_EXPLAIN, "explain", NULL, "print which group every operator went into, or why not"},
     {OPTION_STOP_AFTER, "stop-after", "PASS", "print the graph after PASS and stop"},
     {OPTION_DUMP, "dump", "DIR", "write the graph after every pass to DIR/NN-PASS.ir"},
@@ -56,7 +55,8 @@ enum { N_OPTIONS = sizeof options / sizeof options[0] };
 typedef struct {
     Compilation c;
     const char *output, *emit_source;
-    bool check, dot, help_ops;
+    bool check, dot;
+    void (*print)(void);   /* --help and its like: nothing else is done */
     int summary_batch;     /* 0: no summary */
 } Command;
 
@@ -74,9 +74,19 @@ static void print_help(void)
                  option->argument && !may ? " " : "", option->argument ? option->argument : "");
         printf("  %-28s %s\n", name, option->text);
     }
-    printf("\nPasses for --stop-after: %s.", passes);
+    printf("\nPasses for --stop-after: %s.\nFusions for --no-fuse: %s.", passes, fusions);
     puts("\nExit status: 0 fine, 1 errors in the model, 2 wrong usage, 3 the environment.\n"
          "The language: docs/language.md. Example: segc models/unet.seg -D width=16 -o unet.plan");
+}
+
+static void print_version(void)
+{
+    printf("segc 0.1 (plan version %d)\n", PLAN_VERSION);
+}
+
+static void print_reference(void)
+{
+    print_ops(stdout);
 }
 
 __attribute__((format(printf, 1, 2))) static int usage(const char *format, ...)
@@ -113,18 +123,35 @@ static int add_define(Compilation *c, char *text)
     return EXIT_FINE;
 }
 
+/* Every word of a comma list stands in `known`, a list with blanks. The first that does not, or NULL. */
+static const char *unknown_word(Compilation *c, const char *list, const char *known)
+{
+    for (;; list++) {
+        size_t length = strcspn(list, ",");
+        const char *word = arena_printf(c->arena, "%.*s", (int)length, list);
+        if (!is_one_of(word, known))
+            return word;
+        list += length;
+        if (!*list)
+            return NULL;
+    }
+}
+
 static int set_targets(Compilation *c, const char *list)
 {
+    const char *unknown = unknown_word(c, list, "host");
     c->targets = list;
-    while (*list) {
-        size_t length = strcspn(list, ",");
-        if (length == 4 && !strncmp(list, "cuda", 4))
-            return usage("--target cuda: this build has the host target only");
-        if (length != 4 || strncmp(list, "host", 4))
-            return usage("--target: no target is called '%.*s'; there is host", (int)length, list);
-        list += length + (list[length] == ',' && list[length + 1]);
-    }
-    return *c->targets ? EXIT_FINE : usage("--target needs a name");
+    if (unknown && !strcmp(unknown, "cuda"))
+        return usage("--target cuda: this build has the host target only");
+    return unknown ? usage("--target: no target is called '%s'; there is host", unknown) : EXIT_FINE;
+}
+
+static int set_no_fuse(Compilation *c, const char *list)
+{
+    const char *unknown = list ? unknown_word(c, list, fusions) : NULL;
+    c->no_fuse = list ? list : "";
+    return unknown ? usage("--no-fuse: no fusion is called '%s'; there are %s", unknown, fusions)
+                   : EXIT_FINE;
 }
 
 static int set_option(Command *command, int value, char *text)
@@ -146,7 +173,7 @@ static int set_option(Command *command, int value, char *text)
         if (strcmp(text, "fp32"))
             return usage("--precision: expected fp32, got '%s'", text);
         break;
-    case OPTION_NO_FUSE: c->no_fuse = text ? text : ""; break;
+    case OPTION_NO_FUSE: return set_no_fuse(c, text);
     case OPTION_STOP_AFTER:
         if (!is_one_of(text, passes))
             return usage("--stop-after: no pass is called '%s'; there are %s", text, passes);
@@ -170,14 +197,10 @@ static int set_option(Command *command, int value, char *text)
             return usage("--diagnostics: expected text or json, got '%s'", text);
         c->json = !strcmp(text, "json");
         break;
-    case OPTION_HELP_OPS: command->help_ops = true; break;
+    case OPTION_HELP_OPS: command->print = print_reference; break;
     case 'v': c->verbose = true; break;
-    case 'h':
-        print_help();
-        exit(EXIT_FINE);
-    case OPTION_VERSION:
-        printf(version, PLAN_VERSION);
-        exit(EXIT_FINE);
+    case 'h': command->print = print_help; break;
+    case OPTION_VERSION: command->print = print_version; break;
     }
     return EXIT_FINE;
 }
@@ -203,7 +226,7 @@ static int read_options(Command *command, int argc, char **argv)
         if (code)
             return code;
     }
-    if (command->help_ops)
+    if (command->print)
         return EXIT_FINE;
     if (optind == argc)
         return usage("no model given");
@@ -271,8 +294,8 @@ static void write_sources(Compilation *c, const Plan *plan, const char *folder)
 static int run_command(Command *command)
 {
     Compilation *c = &command->c;
-    if (command->help_ops) {
-        print_ops(stdout);
+    if (command->print) {
+        command->print();
         return EXIT_FINE;
     }
     if (command->check || command->dot || command->summary_batch) {

@@ -1,5 +1,5 @@
-/* See lower_conv.h. Sizes of caches are those of common cores: 32 KB and more of first level, 512 KB
- * and more of second level.
+/* See lower_conv.h. Sizes of caches are those of common cores: 32 KB and more of first level, 512
+ * KB and more of second level.
  */
 #include "lower_conv.h"
 
@@ -9,13 +9,18 @@ enum {
     CACHE_BYTES = 640 << 10,       /* patch and band of a task */
     BAND_PIXELS = 512,             /* result pixels for which weights in the first level are read */
     LEAST_BAND_PIXELS = 256,
+    LEAST_PART_PIXELS = 128,       /* of a map that is small for so many tasks */
     WANTED_TASKS = 16,             /* a sample: enough for most machines' threads */
-    TASK_FLOPS = 8 << 20,          /* a smaller task is not worth its overhead */
+    TASK_FLOPS = 8 << 20,          /* a smaller task is not worth its overhead: some 40 us */
+    TASK_BYTES = 512 << 10,
     TAP_BYTES = 24,                /* of a ConvTap */
     GRAD_SLOT_BYTES = 640 << 10,   /* larger weights are not copied for each slot */
     GRAD_TASKS = 32,
+    GRAD_LEAST_SLOTS = 16,
+    GRAD_COPIES_BYTES = 8 << 20,   /* of all slots, as long as there are enough slots */
     GRAD_BAND_PIXELS = 1024,
-    GRAD_CALL_PIXELS = 128,
+    GRAD_LEAST_PIXELS = 256,
+    GRAD_CALL_PIXELS = 512,
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -62,7 +67,8 @@ static void add_pack_sizes(ConvLowering *out, const int64_t *sizes, int n)
     out->n_pack_sizes = n;
 }
 
-#define SIZES(...) (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+#define SIZES(...)                                                                                 \
+    (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
 
 /* How rows of the result meet rows of x: see kernels/host/conv.c. */
 typedef struct {
@@ -118,15 +124,17 @@ static int64_t range_of(const ConvShape *s, int64_t tile)
     return range;
 }
 
-static double conv_flops(const ConvShape *s)
-{
-    const double pixels = s->transposed ? (double)s->H * s->W : (double)s->P * s->Q;
-    return 2.0 * pixels * s->C / s->groups * s->K * s->kernel * s->kernel;
-}
-
+/* Tasks of a sample, by its work or its traffic; channels count in whole blocks, as they are
+ * computed. */
 static int64_t wanted_tasks(const ConvShape *s)
 {
-    const double tasks = conv_flops(s) / TASK_FLOPS;
+    const double C = (double)round_up(s->C, 16), K = (double)round_up(s->K, 16);
+    const double x_pixels = (double)s->H * (double)s->W, y_pixels = (double)s->P * (double)s->Q;
+    const double window = (double)(s->kernel * s->kernel) / (double)s->groups;
+    const double flops = 2 * C * K * window * (s->transposed ? x_pixels : y_pixels);
+    const double bytes = 4 * (C * x_pixels + K * y_pixels);
+    const double by_flops = flops / TASK_FLOPS, by_bytes = bytes / TASK_BYTES;
+    const double tasks = by_flops > by_bytes ? by_flops : by_bytes;
     return tasks < 1 ? 1 : tasks > WANTED_TASKS ? WANTED_TASKS : (int64_t)tasks;
 }
 
@@ -152,8 +160,8 @@ static void lower_depthwise(const ConvShape *s, ConvLowering *out)
     add_pack_sizes(out, SIZES(s->C, s->kernel));
 }
 
-/* Result rows that are computed together, a multiple of the phases: what fits the cache, but not less
- * than the weights' way into the first level is worth. */
+/* Result rows that are computed together, a multiple of the phases: what fits the cache, but not
+ * less than the weights' way into the first level is worth. */
 static int64_t band_of(const ConvShape *s, const Window *w, int64_t tile)
 {
     const int64_t columns = patch_rows(w, s->Q), blocks = divide_up(s->C, 16);
@@ -183,13 +191,17 @@ void lower_conv(const ConvShape *s, ConvLowering *out)
     const int64_t tile_weights = tile * 16 * taps * (s->groups == 1 ? s->C : range * 16);
     const int64_t columns = patch_rows(&w, s->Q), wanted = wanted_tasks(s);
 
-    int64_t band = band_of(s, &w, tile);
+    const int64_t least_parts = divide_up(divide_up(wanted, 2), tiles);
+    const int64_t most_rows =
+        most(divide_up(s->P, least_parts), divide_up(LEAST_PART_PIXELS, s->Q));
+    int64_t band = least(band_of(s, &w, tile), most_rows);
     band = round_up(divide_up(s->P, divide_up(s->P, band)), w.phases);
     const int64_t bands = divide_up(s->P, band);
     const int64_t rows = band * divide_up(bands, least(bands, wanted));
     out->rows = rows;
     out->parts = divide_up(s->P, rows);
-    const int64_t split = divide_up(tiles, least(tiles, divide_up(divide_up(wanted, 2), out->parts)));
+    const int64_t split =
+        divide_up(tiles, least(tiles, divide_up(divide_up(wanted, 2), out->parts)));
     const int64_t splits = divide_up(tiles, split);
 
     const int64_t plane = plane_floats(patch_rows(&w, band) * columns);
@@ -200,13 +212,15 @@ void lower_conv(const ConvShape *s, ConvLowering *out)
     const int64_t taps_offset = band_offset + band_blocks * band_plane * 4;
     out->template = "conv.c";
     out->scratch_bytes = round_up(taps_offset + least(chunk, range) * taps * TAP_BYTES, 64);
-    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, rows, s->kernel, s->groups));
+    add_sizes(out,
+              SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, rows, s->kernel, s->groups));
     add_sizes(out, SIZES(w.step, w.phases, w.shift, w.spread, w.origin, tile, range, tile_weights,
-                         splits, split, band, chunk, patch_rows(&w, band), columns, plane, band_plane,
-                         band_offset, taps_offset));
+                         splits, split, band, chunk, patch_rows(&w, band), columns, plane,
+                         band_plane, band_offset, taps_offset));
     out->packed_bytes = tiles * tile_weights * 4;
     out->pack_template = "conv_pack.c";
-    add_pack_sizes(out, SIZES(s->C, s->K, s->kernel, s->groups, s->transposed, tile, range, tile_weights));
+    add_pack_sizes(out, SIZES(s->C, s->K, s->kernel, s->groups, s->transposed, tile, range,
+                              tile_weights));
 }
 
 static void lower_depthwise_grad_weight(const ConvShape *s, const Window *w, ConvLowering *out)
@@ -223,6 +237,18 @@ static void lower_depthwise_grad_weight(const ConvShape *s, const Window *w, Con
                          s->dilation, slots, band, patch_rows(w, band), columns, dy_offset));
 }
 
+/* dy rows that are packed at a time: several bands a sample, and what fits the cache. */
+static int64_t grad_band_of(const ConvShape *s, const Window *w)
+{
+    const int64_t x_line = divide_up(s->C, 16) * patch_rows(w, s->Q) * 64;
+    const int64_t dy_line = divide_up(s->K, 16) * s->Q * 64;
+    int64_t band = least(divide_up(s->P, 8), divide_up(GRAD_BAND_PIXELS, s->Q));
+    while (band > 1 && (band - 1) * s->Q >= GRAD_LEAST_PIXELS
+           && patch_rows(w, band) * x_line + band * dy_line > CACHE_BYTES)
+        band--;
+    return band;
+}
+
 void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)
 {
     memset(out, 0, sizeof *out);
@@ -237,13 +263,15 @@ void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)
     }
     const int64_t taps = s->kernel * s->kernel;
     const int64_t x_blocks = divide_up(s->C, 16), dy_blocks = divide_up(s->K, 16);
-    const int64_t tile = tile_of(s, 2), range = range_of(s, tile), tiles = divide_up(dy_blocks, tile);
+    const int64_t tile = tile_of(s, 2), range = range_of(s, tile);
+    const int64_t tiles = divide_up(dy_blocks, tile);
     const int64_t depth = least(16, round_up(s->C, 8));
     const int64_t tile_bytes = taps * depth * tile * 64, copy_bytes = tiles * range * tile_bytes;
     const int64_t columns = patch_rows(&w, s->Q);
-    const int64_t slots = copy_bytes <= GRAD_SLOT_BYTES ? GRAD_TASKS : 0;
+    const int64_t most_slots = most(GRAD_LEAST_SLOTS, GRAD_COPIES_BYTES / copy_bytes);
+    const int64_t slots = copy_bytes > GRAD_SLOT_BYTES ? 0 : least(GRAD_TASKS, most_slots);
     const int64_t tap_parts = least(taps, divide_up(GRAD_TASKS, tiles * range));
-    const int64_t band = slots ? least(divide_up(s->P, 8), divide_up(GRAD_BAND_PIXELS, s->Q)) : s->P;
+    const int64_t band = slots ? grad_band_of(s, &w) : s->P;
 
     const int64_t patch_plane = plane_floats(patch_rows(&w, band) * columns);
     const int64_t dy_plane = plane_floats(band * s->Q);
@@ -256,6 +284,7 @@ void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)
     out->workspace_sample_bytes = slots ? 0 : sample * 4;
     add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, s->kernel, s->stride, s->padding,
                          s->dilation, s->groups, tile, range, depth, slots, tap_parts, band));
-    add_sizes(out, SIZES(divide_up(GRAD_CALL_PIXELS, call_pixels), call_pixels, patch_rows(&w, band),
-                         columns, patch_plane, dy_plane, dy_offset, sample, sum_offset, taps_offset));
+    add_sizes(out,
+              SIZES(divide_up(GRAD_CALL_PIXELS, call_pixels), call_pixels, patch_rows(&w, band),
+                    columns, patch_plane, dy_plane, dy_offset, sample, sum_offset, taps_offset));
 }

@@ -1,7 +1,8 @@
 /* How a convolution's kernels are called: template, sizes, parts and memory from its shape.
  *
  * The decisions about tiles, bands and splits are made here, in plain numbers; the templates
- * (kernels/host/conv*.c) only follow them. All of them depend on sizes, none on the number of threads.
+ * (kernels/host/conv*.c) only follow them. All of them depend on sizes, none on the number of
+ * threads.
  */
 #ifndef LOWER_CONV_H
 #define LOWER_CONV_H
@@ -11,8 +12,8 @@
 
 /* x is [C,H,W], the result [K,P,Q]. `transposed`: conv_transpose, or conv_grad_input (x is dy); its
  * weights have the channels of x first, [C][K/groups][kernel][kernel], else [K][C/groups]... .
- * For a weight gradient x and dy are [C,H,W] and [K,P,Q] and the result is [K][C/groups]...; that of
- * conv_transpose has its own dy as x, and its x as dy. */
+ * For a weight gradient x and dy are [C,H,W] and [K,P,Q] and the result is [K][C/groups]...; that
+ * of conv_transpose has its own dy as x, and its x as dy. */
 typedef struct {
     int64_t C, H, W, K, P, Q;
     int64_t kernel, stride, padding, dilation, groups;

@@ -1,12 +1,12 @@
 /* The host's convolution kernels by themselves: templates with small hand-written row functions in
- * place of generated ones, built at run time with the system's compiler, against a naive reference in
- * double over random shapes; and the same bits for 1, 2 and 3 threads.
+ * place of generated ones, built at run time with the system's compiler, against a naive reference
+ * in double over random shapes; and the same bits for 1, 2 and 3 threads.
  *
  *   test_conv_kernels                 the tests
  *   test_conv_kernels --bench [T]     GFLOP/s with T threads beside a probe of the machine's peak
  *
- * Runs in the repository's root. SEG_CC is the compiler; SEG_TEST_CFLAGS are added to its flags (for
- * sanitizers, the test itself must be built with them too).
+ * Runs in the repository's root. SEG_CC is the compiler; SEG_TEST_CFLAGS are added to its flags
+ * (for sanitizers, the test itself must be built with them too).
  */
 #define _GNU_SOURCE
 #include "../compiler/lower_conv.h"
@@ -27,8 +27,8 @@
 #define FLAGS "-std=gnu17 -O3 -march=native -mprefer-vector-width=512 -ffp-contract=fast " \
               "-fno-math-errno -fno-trapping-math -fopenmp -fPIC -Wall -Wextra -Werror"
 
-/* x and dy: blocked tensors. The fused variants have a prologue that is not zero at zero, a bias and
- * relu behind the result, and the sums of what is stored. */
+/* x and dy: blocked tensors. The fused variants have a prologue that is not zero at zero, a bias
+ * and relu behind the result, and the sums of what is stored. */
 static const char *const READ =
     "static void read_%s(const KernelArguments *a, int64_t n, int64_t cb, int64_t h, int64_t w,\n"
     "                    int64_t count, float *restrict out)\n"
@@ -51,7 +51,8 @@ static const char *const WRITE =
     "                    int64_t count, const float *restrict in, v16 *sums)\n"
     "{\n"
     "    const int64_t K = a->sizes[3], P = a->sizes[4], Q = a->sizes[5];\n"
-    "    float *out = (float *)a->buffers[2] + (((n * ((K + 15) / 16) + cb) * P + h) * Q + w) * 16;\n"
+    "    float *out = (float *)a->buffers[2] + (((n * ((K + 15) / 16) + cb) * P + h) * Q + w) * "
+    "16;\n"
     "    if (!ACCUMULATORS) {\n"
     "        memcpy(out, in, (size_t)count * 64);\n"
     "        return;\n"
@@ -63,7 +64,8 @@ static const char *const WRITE =
     "        ((float *)sums)[i %% 16] += out[i];\n"
     "    }\n"
     "}\n"
-    "static void finish_y(const KernelArguments *a, int64_t n, int64_t part, int64_t cb, v16 *sums)\n"
+    "static void finish_y(const KernelArguments *a, int64_t n, int64_t part, int64_t cb, v16 "
+    "*sums)\n"
     "{\n"
     "    const int64_t blocks = (a->sizes[3] + 15) / 16, parts = a->sizes[6];\n"
     "    if (ACCUMULATORS)\n"
@@ -202,7 +204,7 @@ static KernelFunction *kernel(const char *template, bool fused)
     return function;
 }
 
-/* ---- shapes and tensors ----------------------------------------------------------------------- */
+/* ---- shapes and tensors ---------------------------------------------------------------- */
 
 typedef enum { FORWARD, WEIGHT } Pass;
 
@@ -248,7 +250,8 @@ static float *random_tensor(int64_t N, int64_t C, int64_t pixels)
     return out;
 }
 
-static double at(const float *tensor, int64_t n, int64_t C, int64_t c, int64_t pixels, int64_t pixel)
+static double at(const float *tensor, int64_t n, int64_t C, int64_t c, int64_t pixels,
+                 int64_t pixel)
 {
     return tensor[((n * (padded(C) / 16) + c / 16) * pixels + pixel) * 16 + c % 16];
 }
@@ -259,7 +262,8 @@ static double prologue(bool fused, double x)
 }
 
 /* Calls visit(context, n, c, x pixel, k, y pixel, weight) for each product there is. */
-typedef void Visit(void *context, int64_t n, int64_t c, int64_t xp, int64_t k, int64_t yp, int64_t w);
+typedef void Visit(void *context, int64_t n, int64_t c, int64_t xp, int64_t k, int64_t yp,
+                   int64_t w);
 static void each_product(const Case *t, Visit *visit, void *context)
 {
     const ConvShape *s = &t->shape;
@@ -293,16 +297,19 @@ typedef struct {
     double *result, *size;        /* and the sum of its terms' absolute values */
 } Reference;
 
-static void visit_forward(void *context, int64_t n, int64_t c, int64_t xp, int64_t k, int64_t yp, int64_t w)
+static void visit_forward(void *context, int64_t n, int64_t c, int64_t xp, int64_t k, int64_t yp,
+                          int64_t w)
 {
     const Reference *r = context;
     const ConvShape *s = &r->test->shape;
-    const double value = prologue(r->test->fused, at(r->x, n, s->C, c, s->H * s->W, xp)) * r->weights[w];
+    const double value =
+        prologue(r->test->fused, at(r->x, n, s->C, c, s->H * s->W, xp)) * r->weights[w];
     r->result[(n * s->K + k) * s->P * s->Q + yp] += value;
     r->size[(n * s->K + k) * s->P * s->Q + yp] += fabs(value);
 }
 
-static void visit_weight(void *context, int64_t n, int64_t c, int64_t xp, int64_t k, int64_t yp, int64_t w)
+static void visit_weight(void *context, int64_t n, int64_t c, int64_t xp, int64_t k, int64_t yp,
+                         int64_t w)
 {
     const Reference *r = context;
     const ConvShape *s = &r->test->shape;
@@ -312,7 +319,7 @@ static void visit_weight(void *context, int64_t n, int64_t c, int64_t xp, int64_
     r->size[w] += fabs(value);
 }
 
-/* ---- running a case ----------------------------------------------------------------------------- */
+/* ---- running a case --------------------------------------------------------------------- */
 
 static int passed, failed;
 
@@ -337,8 +344,8 @@ static void report(const Case *t, bool good, const char *format, ...)
     failed++;
 }
 
-static void call(KernelFunction *function, const ConvLowering *l, bool pack, void **buffers, int64_t N,
-                 int threads)
+static void call(KernelFunction *function, const ConvLowering *l, bool pack, void **buffers,
+                 int64_t N, int threads)
 {
     KernelArguments a = {.buffers = buffers, .sizes = pack ? l->pack_sizes : l->sizes, .batch = N,
                          .threads = threads, .scratch_bytes = l->scratch_bytes};
@@ -377,7 +384,8 @@ static void check_sums(const Case *t, const ConvLowering *l, const float *y, con
 static void run_forward(const Case *t)
 {
     const ConvShape *s = &t->shape;
-    const int64_t pixels = s->P * s->Q, count = t->N * s->K * pixels, stored = t->N * padded(s->K) * pixels;
+    const int64_t pixels = s->P * s->Q, count = t->N * s->K * pixels,
+                  stored = t->N * padded(s->K) * pixels;
     ConvLowering l;
     lower_conv(s, &l);
     float *x = random_tensor(t->N, s->C, s->H * s->W), *weights = allocate(weight_count(s));
@@ -395,14 +403,15 @@ static void run_forward(const Case *t)
         float *to = threads == 1 ? y : again;
         memset(to, 0xff, (size_t)stored * 4);
         memset(partials, 0, (size_t)sums * 4);
-        call(kernel(l.template, t->fused), &l, false, (void *[]){packed, x, to, bias, partials}, t->N,
-             threads);
+        call(kernel(l.template, t->fused), &l, false, (void *[]){packed, x, to, bias, partials},
+             t->N, threads);
         if (threads > 1)
             report(t, memcmp(y, again, (size_t)stored * 4) == 0, "%d threads differ", threads);
     }
     double worst = 0;
     for (int64_t i = 0; i < t->N * padded(s->K) * pixels; i++) {
-        const int64_t n = i / (padded(s->K) * pixels), pixel = i % pixels, k = i / pixels % padded(s->K);
+        const int64_t n = i / (padded(s->K) * pixels), pixel = i % pixels,
+                      k = i / pixels % padded(s->K);
         const int64_t place = k < s->K ? (n * s->K + k) * pixels + pixel : 0;
         double want = k < s->K ? r.result[place] : 0;
         if (t->fused && k < s->K)
@@ -433,7 +442,8 @@ static void run_weight(const Case *t)
         float *workspace = allocate((l.workspace_bytes + t->N * l.workspace_sample_bytes) / 4);
         memset(to, 0xff, (size_t)count * 4);
         memset(workspace, 0xff, (size_t)(l.workspace_bytes + t->N * l.workspace_sample_bytes));
-        call(kernel(l.template, t->fused), &l, false, (void *[]){to, workspace, x, dy}, t->N, threads);
+        call(kernel(l.template, t->fused), &l, false, (void *[]){to, workspace, x, dy}, t->N,
+             threads);
         if (threads > 1)
             report(t, memcmp(dw, again, (size_t)count * 4) == 0, "%d threads differ", threads);
         free(workspace);
@@ -479,7 +489,8 @@ static bool random_case(Case *t)
         s->C = K, s->K = C;
         s->H = s->P, s->W = s->Q, s->P = H, s->Q = W;
     }
-    const double products = (double)t->N * s->C * s->K / (double)s->groups * (double)(s->kernel * s->kernel)
+    const double products = (double)t->N * s->C * s->K / (double)s->groups
+                            * (double)(s->kernel * s->kernel)
                             * (double)(s->transposed ? s->H * s->W : s->P * s->Q);
     return products < 4e6;
 }
@@ -492,17 +503,22 @@ static void run_case(const Case *t)
         run_forward(t);
 }
 
-/* Shapes that take the paths which small random ones do not: chunks of input channels, splits of the
- * output channels, large weights, maps of one pixel. */
+/* Shapes that take the paths which small random ones do not: chunks of input channels, splits of
+ * the output channels, large weights, maps of one pixel. */
 static void run_chosen(void)
 {
-    static const ConvShape shapes[] = {
-        {1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false}, {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false},
-        {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false}, {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true},
-        {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false}, {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false},
-        {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true}, {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true},
-        {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false}, {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false},
-        {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false}, {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false}};
+    static const ConvShape shapes[] = {{1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false},
+                                       {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false},
+                                       {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false},
+                                       {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true},
+                                       {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false},
+                                       {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false},
+                                       {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true},
+                                       {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true},
+                                       {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false},
+                                       {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false},
+                                       {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false},
+                                       {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         for (int fused = 0; fused < 2; fused++) {
             run_case(&(Case){shapes[i], FORWARD, 2, fused});
@@ -512,12 +528,13 @@ static void run_chosen(void)
     }
 }
 
-/* ---- speed ---------------------------------------------------------------------------------------- */
+/* ---- speed ------------------------------------------------------------------------------ */
 
-static double seconds(void)
+/* One thread: its own processor time, so that other programs disturb less; else wall-clock time. */
+static double seconds(int threads)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
@@ -528,9 +545,9 @@ static double peak_gflops(int threads)
     double best = 0;
     for (int i = 0; i < 5; i++) {
         KernelArguments a = {.buffers = (void *[]){out}, .batch = 300000, .threads = threads};
-        const double start = seconds();
+        const double start = seconds(threads);
         function(&a);
-        best = fmax(best, 300000e-9 * 12 * 32 * threads / (seconds() - start));
+        best = fmax(best, 300000e-9 * 12 * 32 * threads / (seconds(threads) - start));
     }
     free(out);
     return best;
@@ -546,18 +563,19 @@ static void time_job(const char *name, const ConvShape *s, int64_t N, const Job 
 {
     const double flops = 2.0 * (double)N * (double)(s->transposed ? s->H * s->W : s->P * s->Q)
                          * (double)weight_count(s);
-    const double before = peak_gflops(job->arguments.threads), begin = seconds();
+    const int threads = job->arguments.threads;
+    const double before = peak_gflops(threads), begin = seconds(threads);
     double best = 1e9, best_pack = 1e9;
-    for (int i = 0; i < 30 && (i < 3 || seconds() - begin < 0.3); i++) {
-        const double start = seconds();
+    for (int i = 0; i < 30 && (i < 3 || seconds(threads) - begin < 0.3); i++) {
+        const double start = seconds(threads);
         if (job->pack)
             job->pack(&job->pack_arguments);
-        const double packed = seconds();
+        const double packed = seconds(threads);
         job->run(&job->arguments);
-        best = fmin(best, seconds() - start);
+        best = fmin(best, seconds(threads) - start);
         best_pack = fmin(best_pack, packed - start);
     }
-    const double peak = fmax(before, peak_gflops(job->arguments.threads));
+    const double peak = fmax(before, peak_gflops(threads));
     printf("%4lld ->%4lld @%3lld N=%lld %-7s %8.3f ms %7.1f GFLOP/s %5.1f %% of peak %5.0f",
            (long long)s->C, (long long)s->K, (long long)s->P, (long long)N, name, best * 1e3,
            flops / best * 1e-9, 100 * flops / best * 1e-9 / peak, peak);
@@ -580,8 +598,10 @@ static void bench_pass(const char *name, const ConvShape *s, int64_t N, Pass pas
     KernelArguments a = {.sizes = l.sizes, .batch = N, .threads = threads, .scratch = scratch,
                          .scratch_bytes = l.scratch_bytes};
     a.buffers = pass == WEIGHT ? (void *[]){weights, workspace, x, y} : (void *[]){packed, x, y};
-    KernelArguments pack = {.buffers = (void *[]){weights, packed}, .sizes = l.pack_sizes, .threads = threads};
-    Job job = {l.pack_template ? kernel(l.pack_template, false) : NULL, kernel(l.template, false), pack, a};
+    KernelArguments pack = {
+        .buffers = (void *[]){weights, packed}, .sizes = l.pack_sizes, .threads = threads};
+    Job job = {l.pack_template ? kernel(l.pack_template, false) : NULL, kernel(l.template, false),
+               pack, a};
     time_job(name, s, N, &job);
     free(x), free(y), free(weights), free(packed), free(workspace), free(scratch);
 }
@@ -595,8 +615,8 @@ static void bench(int threads, const char *only)
         for (int64_t N = 2; N <= 8; N += 6) {
             const int64_t C = layers[i][0], K = layers[i][1], H = layers[i][2], k = layers[i][3];
             char name[64];
-            snprintf(name, sizeof name, "%lld-%lld@%lld:%lld", (long long)C, (long long)K, (long long)H,
-                     (long long)N);
+            snprintf(name, sizeof name, "%lld-%lld@%lld:%lld", (long long)C, (long long)K,
+                     (long long)H, (long long)N);
             if (only && !strstr(name, only))
                 continue;
             const ConvShape forward = {C, H, H, K, H, H, k, 1, k / 2, 1, 1, false};

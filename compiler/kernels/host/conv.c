@@ -22,7 +22,7 @@ enum {
     SIZE_PARTS, SIZE_ROWS,    /* parts a sample, result rows of a part */
     SIZE_KERNEL, SIZE_GROUPS,
     SIZE_STEP, SIZE_PHASES, SIZE_SHIFT, SIZE_SPREAD,
-    SIZE_ORIGIN,              /* input row and column of the patch's first, for the result's first */
+    SIZE_ORIGIN,              /* row and column of x at which the patch of row 0 begins */
     SIZE_TILE,                /* output blocks multiplied together, the last tile may have fewer */
     SIZE_RANGE,               /* input blocks of a tile */
     SIZE_TILE_WEIGHTS,        /* floats from one tile's weights to the next */
@@ -35,7 +35,8 @@ enum {
     SIZE_BAND_OFFSET, SIZE_TAPS_OFFSET, /* bytes in the scratch memory; the patch is at 0 */
 };
 
-enum { WEIGHT_FLOATS = 9 * 16 * 64 };  /* read again for each row: what stays in a first-level cache */
+/* Weights that are read again for each row: they stay in the first-level cache. */
+enum { WEIGHT_FLOATS = 9 * 16 * 64 };
 
 /* What a task works on. */
 typedef struct {
@@ -75,8 +76,8 @@ static bool tap_place(const int64_t *s, int64_t phase, int64_t k, int64_t *place
 }
 
 /* The taps of a phase in all input blocks that are in the patch and that the tile reads. */
-static int64_t list_taps(const KernelArguments *a, const Task *task, int64_t tile, int64_t row_phase,
-                         int64_t column_phase)
+static int64_t list_taps(const KernelArguments *a, const Task *task, int64_t tile,
+                         int64_t row_phase, int64_t column_phase)
 {
     const int64_t *s = a->sizes;
     const int64_t kernel = s[SIZE_KERNEL], K = s[SIZE_K] / s[SIZE_GROUPS];
@@ -96,7 +97,8 @@ static int64_t list_taps(const KernelArguments *a, const Task *task, int64_t til
                 task->taps[n++] = (ConvTap){
                     .x = (cb - task->first_block) * s[SIZE_PATCH_PLANE]
                          + (row * s[SIZE_PATCH_COLUMNS] + column) * 16,
-                    .weights = ((cb - start) * 16 * kernel * kernel + (r * kernel + c) * channels) * width,
+                    .weights =
+                        ((cb - start) * 16 * kernel * kernel + (r * kernel + c) * channels) * width,
                     .channels = channels};
             }
         }
@@ -151,8 +153,8 @@ static void write_band(const KernelArguments *a, const Task *task, int64_t tile,
 }
 
 /* The band of a task's split of the tiles. */
-static void convolve_band(const KernelArguments *a, Task *task, int64_t first_tile, int64_t end_tile,
-                          int64_t kept, v16 *accumulators)
+static void convolve_band(const KernelArguments *a, Task *task, int64_t first_tile,
+                          int64_t end_tile, int64_t kept, v16 *accumulators)
 {
     const int64_t *s = a->sizes;
     const int64_t phases = s[SIZE_PHASES], blocks = (s[SIZE_C] + 15) / 16;
@@ -179,8 +181,10 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part, int
     const int64_t *s = a->sizes;
     const int64_t blocks = (s[SIZE_K] + 15) / 16, chunked = s[SIZE_CHUNK] * 16 < s[SIZE_C];
     const int64_t first_tile = split * s[SIZE_SPLIT];
-    const int64_t end_tile = least(first_tile + s[SIZE_SPLIT], (blocks + s[SIZE_TILE] - 1) / s[SIZE_TILE]);
-    const int64_t first_row = part * s[SIZE_ROWS], end_row = least(first_row + s[SIZE_ROWS], s[SIZE_P]);
+    const int64_t end_tile =
+        least(first_tile + s[SIZE_SPLIT], (blocks + s[SIZE_TILE] - 1) / s[SIZE_TILE]);
+    const int64_t first_row = part * s[SIZE_ROWS];
+    const int64_t end_row = least(first_row + s[SIZE_ROWS], s[SIZE_P]);
     const int64_t kept = s[SIZE_PATCH_ROWS] - s[SIZE_BAND] / s[SIZE_PHASES] * s[SIZE_STEP];
     char *scratch = a->scratch + omp_get_thread_num() * a->scratch_bytes;
     v16 accumulators[s[SIZE_SPLIT] * s[SIZE_TILE] * ACCUMULATORS + 1];

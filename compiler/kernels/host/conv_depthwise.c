@@ -1,5 +1,6 @@
-/* Depthwise convolution (groups = channels in and out), transposed or not: every block of 16 channels
- * by itself, vectorised over its channels. PHASES, STEP, SHIFT, SPREAD and ORIGIN as in conv.c.
+/* Depthwise convolution (groups = channels in and out), transposed or not: every block of 16
+ * channels by itself, vectorised over its channels. PHASES, STEP, SHIFT, SPREAD and ORIGIN as in
+ * conv.c.
  *
  * Own buffers: packed weights (conv_depthwise_pack.c).  Reads read_x, writes write_y.
  * A task is a part of one channel block of one sample.
@@ -46,7 +47,8 @@ static void convolve_row(const int64_t *s, int64_t row_phase, const float *patch
         for (int64_t q = phase; q < s[SIZE_Q]; q += phases, x += s[SIZE_STEP] * 16) {
             v16 sum = {0};
             for (int64_t tap = 0; tap < n_taps; tap++)
-                sum += *(const v16 *)(x + taps[tap].x) * *(const v16 *)(weights + taps[tap].weights);
+                sum +=
+                    *(const v16 *)(x + taps[tap].x) * *(const v16 *)(weights + taps[tap].weights);
             *(v16 *)(line + q * 16) = sum;
         }
     }

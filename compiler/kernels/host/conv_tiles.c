@@ -1,9 +1,10 @@
 /* Register-blocked micro-kernels of the convolutions: see conv_tiles.h for what they compute.
  *
- * A tile is P pixels by V vectors of output channels, P * V accumulators that stay in registers over
- * all taps and channels of a call. Each is a variable of its own, written out by the list macros
- * below: gcc keeps arrays of vectors in memory even when every loop over them is unrolled. A broadcast
- * input feeds V multiply-adds and a weight vector P of them, so loads stay below one a multiply-add.
+ * A tile is P pixels by V vectors of output channels, P * V accumulators that stay in registers
+ * over all taps and channels of a call. Each is a variable of its own, written out by the list
+ * macros below: gcc keeps arrays of vectors in memory even when every loop over them is unrolled. A
+ * broadcast input feeds V multiply-adds and a weight vector P of them, so loads stay below one a
+ * multiply-add.
  *
  * The weight gradient's tile is T taps by I input channels by V vectors, summed over pixels.
  *
@@ -53,8 +54,9 @@ typedef float vector __attribute__((vector_size(VECTOR * 4), may_alias));
 #define PLACE(v) ((v) * VECTOR / 16 * t->y_block + (v) * VECTOR % 16)
 #define DECLARE(p, v) vector sum_##p##_##v;
 #define CLEAR(p, v) sum_##p##_##v = (vector){0};
-#define LOAD(p, v) sum_##p##_##v = *(const vector *)(y + (p) * t->y_pixel + PLACE(v));
-#define STORE(p, v) *(vector *)(y + (p) * t->y_pixel + PLACE(v)) = sum_##p##_##v;
+#define LOAD(p, v) sum_##p##_##v = *(const vector *)(to_##v + (p) * y_step);
+#define STORE(p, v) *(vector *)(to_##v + (p) * y_step) = sum_##p##_##v;
+#define TO(p, v) float *to_##v = y + PLACE(v);
 #define WEIGHT(p, v) const vector weight_##v = *(const vector *)(w + (v) * VECTOR);
 #define MULTIPLY(p, v) sum_##p##_##v += input * weight_##v;
 /* The subtraction of zero is how a scalar becomes a vector of equal elements; it costs nothing. */
@@ -66,13 +68,14 @@ typedef float vector __attribute__((vector_size(VECTOR * 4), may_alias));
 
 typedef void TileFunction(const ConvTile *t, const float *x, const float *weights, float *y);
 
-/* tile_PxV for pixels that are neighbours in the patch, apart_PxV for any distance between them. */
+/* tile_PxV for pixels that are neighbours in the patch and in y, apart_PxV for any distances. */
 #define TILE(P, V)                                                                                 \
     static inline __attribute__((always_inline)) void body_##P##x##V(                              \
         const ConvTile *t, const float *x, const float *weights, float *restrict y,                \
-        const int64_t step)                                                                        \
+        const int64_t step, const int64_t y_step)                                                  \
     {                                                                                              \
         const int64_t row = t->blocks * 16;                                                        \
+        VECTORS_##V(TO, 0)                                                                         \
         PIXELS_##P(VECTORS_##V, DECLARE)                                                           \
         if (t->accumulate) {                                                                       \
             PIXELS_##P(VECTORS_##V, LOAD)                                                          \
@@ -92,11 +95,11 @@ typedef void TileFunction(const ConvTile *t, const float *x, const float *weight
     }                                                                                              \
     static void tile_##P##x##V(const ConvTile *t, const float *x, const float *w, float *y)        \
     {                                                                                              \
-        body_##P##x##V(t, x, w, y, 16);                                                            \
+        body_##P##x##V(t, x, w, y, 16, 16);                                                        \
     }                                                                                              \
     static void apart_##P##x##V(const ConvTile *t, const float *x, const float *w, float *y)       \
     {                                                                                              \
-        body_##P##x##V(t, x, w, y, t->x_pixel);                                                    \
+        body_##P##x##V(t, x, w, y, t->x_pixel, t->y_pixel);                                        \
     }
 
 /* The tiles there are: TILES_V(M) calls M(P, V) for each width, WIDEST_V is the largest. */
@@ -117,7 +120,8 @@ TO_8(TILE, 3)
 TO_6(TILE, 4)
 static const int widest[BLOCKS_AT_ONCE + 1] = {0, 24, 14, 8, 6};
 static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][25] = {
-    {0}, {TO_24(TILE_ENTRY, 1)}, {TO_14(TILE_ENTRY, 2)}, {TO_8(TILE_ENTRY, 3)}, {TO_6(TILE_ENTRY, 4)}};
+    {0}, {TO_24(TILE_ENTRY, 1)}, {TO_14(TILE_ENTRY, 2)}, {TO_8(TILE_ENTRY, 3)},
+    {TO_6(TILE_ENTRY, 4)}};
 static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][25] = {
     {0}, {TO_24(APART_ENTRY, 1)}, {TO_14(APART_ENTRY, 2)}, {TO_8(APART_ENTRY, 3)},
     {TO_6(APART_ENTRY, 4)}};
@@ -145,7 +149,7 @@ static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][3] = {{0}, {TO_2(APAR
 void conv_tiles(const ConvTile *t)
 {
     TileFunction *const(*table)[sizeof tile_table[0] / sizeof tile_table[0][0]] =
-        t->x_pixel == 16 ? tile_table : apart_table;
+        t->x_pixel == 16 && t->y_pixel == 16 ? tile_table : apart_table;
     for (int64_t block = 0; block < t->blocks; block += BLOCKS_AT_ONCE) {
         const int64_t blocks = t->blocks < BLOCKS_AT_ONCE ? t->blocks : BLOCKS_AT_ONCE;
         const int64_t n = (t->pixels + widest[blocks] - 1) / widest[blocks];
@@ -189,8 +193,8 @@ void conv_tiles(const ConvTile *t)
 #define GRAD_PRODUCTS_1(t, i) { GRAD_INPUT(t, i) GRAD_VECTORS_1(GRAD_MULTIPLY, t, i) }
 #define GRAD_PRODUCTS_2(t, i) { GRAD_INPUT(t, i) GRAD_VECTORS_2(GRAD_MULTIPLY, t, i) }
 #define GRAD_PRODUCTS_4(t, i) { GRAD_INPUT(t, i) GRAD_VECTORS_4(GRAD_MULTIPLY, t, i) }
-#define GRAD_DY(p, v) \
-    const vector dy_##v = *(const vector *)(d + (v) * VECTOR / 16 * g->dy_block + (v) * VECTOR % 16);
+#define GRAD_DY_PLACE(v) ((v) * VECTOR / 16 * g->dy_block + (v) * VECTOR % 16)
+#define GRAD_DY(p, v) const vector dy_##v = *(const vector *)(d + GRAD_DY_PLACE(v));
 #define GRAD_FROM(M, t) const float *from_##t = x + taps[t] + r * g->x_row;
 #define GRAD_NEXT(M, t) from_##t += g->x_pixel;
 
@@ -253,7 +257,8 @@ void conv_grad_tiles(const ConvGradTile *g)
     const int64_t blocks = g->blocks < GRAD_BLOCKS_AT_ONCE ? g->blocks : GRAD_BLOCKS_AT_ONCE;
     for (int64_t block = 0; block < g->blocks; block += blocks) {
         for (int64_t call = 0; call < calls; call++) {
-            const int64_t tap = call * g->n_taps / calls, taps = (call + 1) * g->n_taps / calls - tap;
+            const int64_t tap = call * g->n_taps / calls;
+            const int64_t taps = (call + 1) * g->n_taps / calls - tap;
             for (int64_t i = 0; i < g->channels; i += grad_channels[taps])
                 grad_table[blocks][taps](
                     g, g->taps + tap, g->x + i, g->dy + block * g->dy_block,
@@ -261,3 +266,56 @@ void conv_grad_tiles(const ConvGradTile *g)
         }
     }
 }
+
+/* ---- transposing ---------------------------------------------------------------------------- */
+
+#if VECTOR == 16 && defined __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLES
+#endif
+#endif
+
+#ifdef SHUFFLES
+/* Exchanges the upper elements of each 2*n of a with the lower ones of b (Eklundh 1972). */
+#define LOW_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
+#define HIGH_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
+#define LOW_4 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27
+#define HIGH_4 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
+#define LOW_2 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
+#define HIGH_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#define LOW_1 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30
+#define HIGH_1 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define EXCHANGE(n, a, b)                                 \
+    {                                                     \
+        const v16 low = SHUFFLE(r##a, r##b, LOW_##n);     \
+        r##b = SHUFFLE(r##a, r##b, HIGH_##n);             \
+        r##a = low;                                       \
+    }
+#define ROWS(M)                                                                                    \
+    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
+#define GET(i) v16 r##i = *(const v16u *)from[i];
+#define PUT(i) *(v16u *)to[i] = r##i;
+
+void conv_transpose(const float *const from[16], float *const to[16])
+{
+    ROWS(GET)
+    EXCHANGE(8, 0, 8) EXCHANGE(8, 1, 9) EXCHANGE(8, 2, 10) EXCHANGE(8, 3, 11)
+    EXCHANGE(8, 4, 12) EXCHANGE(8, 5, 13) EXCHANGE(8, 6, 14) EXCHANGE(8, 7, 15)
+    EXCHANGE(4, 0, 4) EXCHANGE(4, 1, 5) EXCHANGE(4, 2, 6) EXCHANGE(4, 3, 7)
+    EXCHANGE(4, 8, 12) EXCHANGE(4, 9, 13) EXCHANGE(4, 10, 14) EXCHANGE(4, 11, 15)
+    EXCHANGE(2, 0, 2) EXCHANGE(2, 1, 3) EXCHANGE(2, 4, 6) EXCHANGE(2, 5, 7)
+    EXCHANGE(2, 8, 10) EXCHANGE(2, 9, 11) EXCHANGE(2, 12, 14) EXCHANGE(2, 13, 15)
+    EXCHANGE(1, 0, 1) EXCHANGE(1, 2, 3) EXCHANGE(1, 4, 5) EXCHANGE(1, 6, 7)
+    EXCHANGE(1, 8, 9) EXCHANGE(1, 10, 11) EXCHANGE(1, 12, 13) EXCHANGE(1, 14, 15)
+    ROWS(PUT)
+}
+#else
+void conv_transpose(const float *const from[16], float *const to[16])
+{
+    for (int i = 0; i < 16; i++) {
+        for (int j = 0; j < 16; j++)
+            to[i][j] = from[j][i];
+    }
+}
+#endif

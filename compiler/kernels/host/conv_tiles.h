@@ -1,12 +1,12 @@
-/* The micro-kernels of the convolutions, and what their templates share; conv_tiles.c has the bodies
- * and is compiled once, every kernel made from a conv template is linked with it. This text stands
- * behind prelude.h.
+/* The micro-kernels of the convolutions, and what their templates share; conv_tiles.c has the
+ * bodies and is compiled once, every kernel made from a conv template is linked with it. This text
+ * stands behind prelude.h.
  *
  * A patch is the part of an operand that a task works on, [blocks][rows][columns][16], with zeros
  * wherever a window reaches over the tensor's edge: the micro-kernels know no edges. A tap is one
- * place of the window in one block of input channels: where it lies in the patch and in the weights.
- * Taps are a table, so one micro-kernel serves all kernels, dilations, transposed phases and 1x1.
- * Distances are in floats.
+ * place of the window in one block of input channels: where it lies in the patch and in the
+ * weights. Taps are a table, so one micro-kernel serves all kernels, dilations, transposed phases
+ * and 1x1. Distances are in floats.
  */
 #include <stdbool.h>
 
@@ -45,11 +45,14 @@ typedef struct {
 enum { CONV_GRAD_TILE_BLOCKS = 2 };
 void conv_grad_tiles(const ConvGradTile *);
 
+/* Transposes 16 x 16 floats: to[i][j] = from[j][i]. The rows may be anywhere. */
+void conv_transpose(const float *const from[16], float *const to[16]);
+
 typedef void ReadRow(const KernelArguments *, int64_t n, int64_t cb, int64_t h, int64_t w,
                      int64_t count, float *restrict out);
 
-/* Rows `top`... of one channel block, columns `left`..., into out; zeros outside the H x W tensor. */
-static inline void conv_patch(const KernelArguments *a, ReadRow *read, int64_t n, int64_t cb,
+/* Rows `top`... and columns `left`... of one channel block; zeros outside the H x W tensor. */
+INLINE void conv_patch(const KernelArguments *a, ReadRow *read, int64_t n, int64_t cb,
                               int64_t H, int64_t W, int64_t top, int64_t left, int64_t rows,
                               int64_t columns, float *out)
 {

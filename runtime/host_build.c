@@ -216,6 +216,16 @@ static bool compile_missing(Build *build, int workers, Error *error)
 
 /* ---- loading ---------------------------------------------------------------------------------- */
 
+/* OpenMP's threads outlive the kernels that started them, and must not lose their code: its library
+ * stays in memory until the end. */
+static void keep_openmp(void *library)
+{
+    Dl_info facts;
+    void *function = dlsym(library, "omp_get_max_threads");
+    if (function && dladdr(function, &facts) && facts.dli_fname)
+        (void)dlopen(facts.dli_fname, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+}
+
 static DeviceKernels *load(const Build *build, const bool *needed, Error *error)
 {
     const PlanTarget *target = build->target;
@@ -226,6 +236,7 @@ static DeviceKernels *load(const Build *build, const bool *needed, Error *error)
              "cannot load built kernels: %s", dlerror());
         return NULL;
     }
+    keep_openmp(library);
     DeviceKernels *kernels = calloc(1, sizeof *kernels);
     KernelFunction **functions = calloc((size_t)target->n_kernels + 1, sizeof *functions);
     bool complete = kernels && functions;

@@ -56,7 +56,10 @@ static void quote_log(const char *log, char *text, size_t size)
 {
     size_t length;
     char *output = file_read(log, &length, NULL);
-    const char *line = output ? strstr(output, "error") : NULL;
+    static const char *const signs[] = { "undefined reference", "error:", "rror" };
+    const char *line = NULL;
+    for (int i = 0; output && !line && i < 3; i++)
+        line = strstr(output, signs[i]);
     while (line && line > output && line[-1] != '\n')
         line--;
     if (!line)

@@ -29,6 +29,8 @@ LDFLAGS = $(SANITISE)
 pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
 RUNTIME_PACKAGES = libpng libjpeg cairo jansson libxxhash
 RUNTIME_LIBS = $(call pkg,--libs,$(RUNTIME_PACKAGES)) -lgif -ldl -lpthread -lm
+# Kept though nothing here calls it: kernels do, and its threads must outlive the first library of
+# kernels that is unloaded.
 COMPILER_LIBS = $(call pkg,--libs,jansson libxxhash) -lm
 TEST_LIBS = $(call pkg,--libs,cmocka)
 
@@ -38,6 +40,8 @@ KERNEL_FILES := $(wildcard compiler/kernels/*/*.c compiler/kernels/*/*.h compile
 TESTS_C := $(wildcard tests/test_*.c tests/*/test_*.c)
 SUPPORT_C := $(filter-out $(TESTS_C),$(wildcard tests/*.c))
 
+# One short line a file; V=1 shows the commands.
+say = $(if $(V),,@echo "  $(1)  $(@:$(B)/%=%)"; )
 object = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMPILER_O := $(call object,$(filter-out compiler/main.c,$(COMPILER_C))) \
               $(B)/obj/grammar/seg.tab.o $(B)/obj/grammar/seg.lex.o $(B)/obj/kernel_texts.o
@@ -51,44 +55,44 @@ all: $(B)/segc $(B)/segrun
 tests: $(TESTS)
 
 $(B)/segc: $(B)/obj/compiler/main.o $(B)/compiler.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(COMPILER_LIBS)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(COMPILER_LIBS)
 $(B)/segrun: $(B)/obj/runtime/main.o $(B)/runtime.a
-	$(CC) $(LDFLAGS) -fopenmp -o $@ $^ $(RUNTIME_LIBS)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
 $(B)/compiler.a: $(COMPILER_O)
 $(B)/runtime.a: $(RUNTIME_O)
 $(B)/support.a: $(call object,$(SUPPORT_C))
 $(B)/%.a:
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 
 $(B)/tests/%: $(B)/obj/tests/%.o $(B)/support.a $(B)/compiler.a $(B)/runtime.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fopenmp -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
 
 # ---- objects -------------------------------------------------------------------------------------
 
 $(B)/obj/compiler/%.o: compiler/%.c | $(B)/grammar/seg.tab.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Icompiler -I$(B)/grammar $(CFLAGS) -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) -Icompiler -I$(B)/grammar $(CFLAGS) -c -o $@ $<
 $(B)/obj/runtime/%.o: runtime/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) $(CFLAGS) -fopenmp -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) $(CFLAGS) -c -o $@ $<
 $(B)/obj/tests/%.o: tests/%.c | $(B)/grammar/seg.tab.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -I. -Itests -Icompiler -I$(B)/grammar $(CFLAGS) -fopenmp -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) -I. -Itests -Icompiler -I$(B)/grammar $(CFLAGS) -fopenmp -c -o $@ $<
 
 # The grammar. What flex and bison write keeps their own style, so shadowing is not asked of it.
 $(B)/grammar/seg.tab.h: $(B)/grammar/seg.tab.c
 $(B)/grammar/seg.tab.c: grammar/seg.y
 	@mkdir -p $(@D)
-	bison -Werror --defines=$(B)/grammar/seg.tab.h -o $@ $<
+	$(call say,YACC)bison -Werror --defines=$(B)/grammar/seg.tab.h -o $@ $<
 $(B)/grammar/seg.lex.h: $(B)/grammar/seg.lex.c
 $(B)/grammar/seg.lex.c: grammar/seg.l
 	@mkdir -p $(@D)
-	flex --header-file=$(B)/grammar/seg.lex.h -o $@ $<
+	$(call say,LEX )flex --header-file=$(B)/grammar/seg.lex.h -o $@ $<
 $(B)/obj/grammar/%.o: $(B)/grammar/%.c | $(B)/grammar/seg.tab.h $(B)/grammar/seg.lex.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Icompiler -Igrammar -I$(B)/grammar $(CFLAGS) \
+	$(call say,CC  )$(CC) $(CPPFLAGS) -Icompiler -Igrammar -I$(B)/grammar $(CFLAGS) \
 	    -Wno-shadow -Wno-sign-compare -Wno-unused-function -c -o $@ $<
 
 # The texts of the kernel templates, inside segc. kernel_file() finds them by "host/conv.c".
@@ -109,7 +113,7 @@ $(B)/kernel_texts.c: $(KERNEL_FILES) Makefile
 	   echo '};'; } > $@
 $(B)/obj/kernel_texts.o: $(B)/kernel_texts.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Icompiler $(CFLAGS) -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) -Icompiler $(CFLAGS) -c -o $@ $<
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 

@@ -157,6 +157,9 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
         fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a device");
         return NULL;
     }
+    /* libgomp, which comes with the kernels: waiting threads give their processor away soon. Where
+     * other programs run, spinning for longer makes a step several times slower. */
+    setenv("GOMP_SPINCOUNT", "1000", 0);
     int threads = choose_threads(options);
     host->base = (Device){
         .target = "host", .scratch_copies = threads, .options = *options, .close = close_host,

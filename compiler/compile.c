@@ -93,6 +93,18 @@ static bool run_passes(Graph *graph, Program program)
     return false;
 }
 
+/* "train     280 steps, 201.9 MB a picture: 61 % less than 518.4 MB with a place for each tensor" */
+static void say_saved(Text *text, const Graph *graph, int steps)
+{
+    double planned = 1e-6 * (double)graph->activation_bytes;
+    double unshared = 1e-6 * (double)graph->activation_bytes_unshared;
+    text_printf(text, "%-9s %4d steps, %.1f MB a picture", program_names[graph->program], steps, planned);
+    if (unshared > planned)
+        text_printf(text, ": %.0f %% less than %.1f MB with a place for each tensor",
+                    100 * (1 - planned / unshared), unshared);
+    text_printf(text, "\n");
+}
+
 static char *options_text(const Compilation *c)
 {
     Text text = { .arena = c->arena };
@@ -148,6 +160,7 @@ Plan *compile(Compilation *c)
     Plan *plan = plan_new(c, model);
     place_parameters(model, plan);
     bool stopped = false;
+    Text saved = { .arena = c->arena };
     for (int program = PROGRAM_TRAIN; program <= PROGRAM_PREDICT; program++) {
         bool has_loss = false;
         for (int i = 0; i < model->n_results; i++)
@@ -158,10 +171,14 @@ Plan *compile(Compilation *c)
             printf("# program %s\n", program_names[program]);
         Graph *graph = specialise(model, (Program)program);
         verify(graph);
-        if (run_passes(graph, (Program)program))
+        if (run_passes(graph, (Program)program)) {
             stopped = true;
-        else
-            lower(graph, plan);
+            continue;
+        }
+        lower(graph, plan);
+        PlanTarget *target = &plan->targets[0];
+        say_saved(&saved, graph, target->programs[target->n_programs - 1].n_steps);
     }
+    c->saved = saved.text;
     return stopped || c->errors ? NULL : plan;
 }

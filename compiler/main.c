@@ -322,8 +322,11 @@ static int run_command(Command *command)
     Plan *plan = compile(c);
     if (plan && command->emit_source)
         write_sources(c, plan, command->emit_source);
-    if (plan && (command->output || !c->explain))
-        write_plan(c, plan, command->output ? command->output : default_output(c));
+    if (plan && (command->output || !c->explain)) {
+        const char *path = command->output ? command->output : default_output(c);
+        if (write_plan(c, plan, path) && !c->json)
+            printf("%s\n%s", path, c->saved);
+    }
     return exit_code(c);
 }
 

@@ -79,6 +79,7 @@ struct Compilation {
     const char *dump_dir;         /* or NULL */
     bool explain;                 /* print_explain for every program */
     bool verbose;
+    const char *saved;            /* set by compile(): a line a program, what planning memory saved */
 };
 
 /* A user error with its source line and caret. note_at adds to the last error. After 20 errors the

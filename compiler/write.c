@@ -1,9 +1,9 @@
 /* Writing a plan file; runtime/plan.c reads it and describes its head.
  *
- * Everything is appended to one growing text of bytes, numbers little-endian whatever the machine. A
- * record starts with room for its length, which is filled in when it ends; the file's length and
- * checksum are filled in last. The file is written to a temporary one beside it, flushed and renamed,
- * so that a plan is never seen half written; /dev/null and pipes are written in place.
+ * Everything is appended to one growing text of bytes, numbers little-endian whatever the machine.
+ * A record starts with room for its length, which is filled in when it ends; the file's length and
+ * checksum are filled in last. The file is written to a temporary one beside it, flushed and
+ * renamed, so that a plan is never seen half written; /dev/null and pipes are written in place.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,7 @@ static void append(Bytes *out, const void *bytes, size_t length)
     out->length += length;
 }
 
-/* ---- fields --------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 static void store_u64(unsigned char *at, uint64_t value)
 {
@@ -77,7 +77,7 @@ static void end_record(Bytes *out, size_t begin)
     store_u64(out->bytes + begin - 8, out->length - begin);
 }
 
-/* ---- records -------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static void put_parameter(Bytes *out, const PlanParameter *p)
 {
@@ -199,7 +199,7 @@ void *plan_bytes_make(const Plan *plan, size_t *size)
     return out.bytes;
 }
 
-/* ---- the file ------------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static bool write_all(int file, const char *bytes, size_t size)
 {
@@ -253,7 +253,8 @@ bool write_plan(Compilation *c, const Plan *plan, const char *path)
     size_t size;
     void *bytes = plan_bytes_make(plan, &size);
     char *real = realpath(path, NULL); /* a link stays a link */
-    const char *temporary = arena_printf(c->arena, "%s.tmp-%ld", real ? real : path, (long)getpid());
+    const char *temporary =
+        arena_printf(c->arena, "%s.tmp-%ld", real ? real : path, (long)getpid());
     bool done = stat(path, &facts) == 0 && !S_ISREG(facts.st_mode)
               ? write_in_place(path, bytes, size)
               : replace_file(real ? real : path, temporary, bytes, size);

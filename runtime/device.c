@@ -10,7 +10,8 @@ Device *device_open(const DeviceOptions *options, Error *error)
     if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
         return device_host_open(options, error);
     if (strcmp(name, "cuda") == 0)
-        fail(error, EXIT_ENVIRONMENT, "use the device cpu, or auto", "this build has no CUDA device");
+        fail(error, EXIT_ENVIRONMENT, "use the device cpu, or auto",
+             "this build has no CUDA device");
     else
         fail(error, EXIT_USAGE, "it is one of auto, cpu, cuda", "unknown device '%s'", name);
     return NULL;

@@ -1,9 +1,9 @@
 /* What a device does. One implementation each: device_host.c (and device_cuda.c, later); device.c
  * finds them by name. Only the executor calls these functions.
  *
- * Memory is handed around as pointers that only the device may follow; offsets may be added to them.
- * Work is given as whole programs: arrays of steps with their buffers resolved for a batch, so that a
- * device is free to queue them, or to record them once and replay them.
+ * Memory is handed around as pointers that only the device may follow; offsets may be added to
+ * them. Work is given as whole programs: arrays of steps with their buffers resolved for a batch,
+ * so that a device is free to queue them, or to record them once and replay them.
  */
 #ifndef DEVICE_H
 #define DEVICE_H
@@ -35,8 +35,9 @@ struct Device {
     char description[256];
 
     void (*close)(Device *);
-    /* Builds those kernels of a target that are `needed` (one flag each). file: whom messages name. */
-    DeviceKernels *(*build)(Device *, const PlanTarget *, const bool *needed, const char *file, Error *);
+    /* Builds those kernels of a target that are `needed` (one flag each). file: for messages. */
+    DeviceKernels *(*build)(Device *, const PlanTarget *, const bool *needed, const char *file,
+                            Error *);
     void (*unload)(Device *, DeviceKernels *);
     int64_t (*available)(Device *);                             /* bytes that slabs may take */
     void *(*allocate)(Device *, int64_t bytes, Error *);        /* zeros, 64-byte aligned */
@@ -49,14 +50,14 @@ struct Device {
 
 Device *device_host_open(const DeviceOptions *, Error *);
 
-/* ---- host_cache.c: the folder of built kernels ------------------------------------------------- */
+/* ---- host_cache.c: the folder of built kernels ----------------------------------------------- */
 
 typedef struct {
     char folder[3072];          /* ours alone to write */
     bool temporary;             /* removed by kernel_cache_close */
 } KernelCache;
-/* $SEG_CACHE, $XDG_CACHE_HOME/seg or ~/.cache/seg; where that cannot be used, a folder of our own in
- * $TMPDIR with a warning. */
+/* $SEG_CACHE, $XDG_CACHE_HOME/seg or ~/.cache/seg; where that cannot be used, a folder of our own
+ * in $TMPDIR with a warning. */
 bool kernel_cache_open(KernelCache *, const DeviceOptions *, Error *);
 void kernel_cache_close(KernelCache *);
 void cache_path(const KernelCache *, const char *name, char path[4096]);
@@ -66,7 +67,7 @@ bool cache_has(const char *path);
 /* Seals what a tool wrote into `temporary`, and gives it its name. */
 bool cache_seal(const char *temporary, const char *path, Error *);
 
-/* ---- host_compiler.c: the system's C compiler ------------------------------------------------------ */
+/* ---- host_compiler.c: the system's C compiler ------------------------------------------------ */
 
 enum { MAX_FLAGS = 24 };
 typedef struct {
@@ -83,19 +84,20 @@ bool compiler_open(HostCompiler *, const KernelCache *, Error *);
 bool compiler_run(const HostCompiler *, char *const *arguments, int n_arguments, const char *log,
                   const char *what, Error *);
 /* .c to .o, .o files to a shared object. */
-bool compiler_compile(const HostCompiler *, const char *source, const char *object, const char *what,
-                      Error *);
+bool compiler_compile(const HostCompiler *, const char *source, const char *object,
+                      const char *what, Error *);
 bool compiler_link(const HostCompiler *, char *const *objects, int n_objects, const char *library,
                    Error *);
 
-/* ---- host_build.c: kernels of a target -> a loaded shared object ------------------------------------ */
+/* ---- host_build.c: kernels of a target -> a loaded shared object ----------------------------- */
 
 struct DeviceKernels {
     void *library;
     KernelFunction **functions; /* as the target's kernels; NULL where not needed */
 };
-DeviceKernels *host_build(const HostCompiler *, const KernelCache *, const DeviceOptions *, int workers,
-                          const PlanTarget *, const bool *needed, const char *file, Error *);
+DeviceKernels *host_build(const HostCompiler *, const KernelCache *, const DeviceOptions *,
+                          int workers, const PlanTarget *, const bool *needed, const char *file,
+                          Error *);
 void host_unload(DeviceKernels *);
 
 #endif

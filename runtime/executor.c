@@ -2,12 +2,13 @@
  *
  * All memory is taken when the executor is opened: one slab a kind, as large as the largest program
  * needs for the largest batch. The programs share SLAB_FIXED and SLAB_ACTIVATIONS. For each program
- * there is a table of resolved buffers, which is filled again only when the batch changes; a step of
- * training allocates nothing.
+ * there is a table of resolved buffers, which is filled again only when the batch changes; a step
+ * of training allocates nothing.
  *
- * Steps marked `once` (packing of weights, folding of batch norm) depend on parameters only. They run
- * when parameters may have changed since, and when another program has used SLAB_FIXED since. Whether
- * a program changes parameters is seen from what it touches: Adam's moments, or buffers it updates.
+ * Steps marked `once` (packing of weights, folding of batch norm) depend on parameters only. They
+ * run when parameters may have changed since, and when another program has used SLAB_FIXED since.
+ * Whether a program changes parameters is seen from what it touches: Adam's moments, or buffers it
+ * updates.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +43,7 @@ struct Executor {
     double *times;              /* as many as the longest program has steps */
 };
 
-/* ---- what a plan needs ------------------------------------------------------------------------ */
+/* ---- what a plan needs ----------------------------------------------------------------------- */
 
 /* "evaluate,predict"; NULL names all. */
 static bool is_listed(const char *programs, const char *name)
@@ -68,7 +69,10 @@ static bool uses_slab(const PlanProgram *program, Slab slab)
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int64_t round_up(int64_t value) { return (value + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN; }
+static int64_t round_up(int64_t value)
+{
+    return (value + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+}
 
 typedef struct { int64_t slabs[SLAB_COUNT], scratch; } Needs; /* activations: of one sample */
 
@@ -85,7 +89,8 @@ static Needs needs_of(const Plan *plan, const PlanTarget *target, const char *pr
         if (uses_slab(program, SLAB_MOMENTS))
             needs.slabs[SLAB_MOMENTS] = 2 * plan->trainable_bytes;
         needs.slabs[SLAB_FIXED] = larger(needs.slabs[SLAB_FIXED], program->fixed_bytes);
-        needs.slabs[SLAB_ACTIVATIONS] = larger(needs.slabs[SLAB_ACTIVATIONS], program->sample_bytes);
+        needs.slabs[SLAB_ACTIVATIONS] =
+            larger(needs.slabs[SLAB_ACTIVATIONS], program->sample_bytes);
         needs.scratch = larger(needs.scratch, round_up(program->scratch_bytes));
     }
     return needs;
@@ -104,7 +109,8 @@ static int64_t total_bytes(const Needs *needs, int64_t batch, int64_t threads)
     return fixed + needs->slabs[SLAB_ACTIVATIONS] * batch + needs->scratch * threads;
 }
 
-int64_t plan_bytes_for(const Plan *plan, const char *target, const char *programs, int batch, int threads)
+int64_t plan_bytes_for(const Plan *plan, const char *target, const char *programs, int batch,
+                       int threads)
 {
     const PlanTarget *found = plan_target(plan, target);
     if (!found)
@@ -132,15 +138,18 @@ static bool check_memory(const Executor *executor, const Needs *needs, Error *er
     if (fits > 0)
         snprintf(hint, sizeof hint, "the largest batch that fits is %lld", (long long)fits);
     else
-        snprintf(hint, sizeof hint, "not even a batch of 1 fits, which needs %.2f GiB: make the model or "
+        snprintf(hint, sizeof hint,
+                 "not even a batch of 1 fits, which needs %.2f GiB: make the model or "
                  "its pictures smaller, or close other programs",
                  (double)total_bytes(needs, 1, threads) / (1 << 30));
-    return fail(error, EXIT_ENVIRONMENT, hint, "not enough memory: '%s' with batch %d needs %.2f GiB, "
-                "%.2f GiB are available", executor->plan->model, executor->max_batch,
-                (double)needed / (1 << 30), (double)there / (1 << 30));
+    return fail(error, EXIT_ENVIRONMENT, hint,
+                "not enough memory: '%s' with batch %d needs %.2f GiB, "
+                "%.2f GiB are available",
+                executor->plan->model, executor->max_batch, (double)needed / (1 << 30),
+                (double)there / (1 << 30));
 }
 
-/* ---- opening ---------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static bool bind_program(BoundProgram *bound, const PlanProgram *program)
 {
@@ -187,9 +196,10 @@ static bool build_kernels(Executor *executor, Error *error)
     const Plan *plan = executor->plan;
     const char *file = plan->file ? plan->file : plan->model;
     if (plan->foreign && !executor->device->options.trust)
-        return fail(error, EXIT_USER, "--trust, if you trust whoever made it; or compile the model "
-                    "again with segc", "%s belongs to another user: it holds C that would run as you",
-                    file);
+        return fail(error, EXIT_USER,
+                    "--trust, if you trust whoever made it; or compile the model "
+                    "again with segc",
+                    "%s belongs to another user: it holds C that would run as you", file);
     bool *needed = calloc((size_t)target->n_kernels + 1, sizeof *needed);
     if (!needed)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
@@ -217,7 +227,8 @@ static bool allocate_slabs(Executor *executor, const Needs *needs, Error *error)
     return scratch == 0 || (executor->scratch = device->allocate(device, scratch, error));
 }
 
-static bool check_programs(const Plan *plan, const PlanTarget *target, const char *programs, Error *error)
+static bool check_programs(const Plan *plan, const PlanTarget *target, const char *programs,
+                           Error *error)
 {
     char name[208];
     for (const char *at = programs; at && *at; at += at[strcspn(at, ",")] != 0) {
@@ -237,13 +248,15 @@ Executor *executor_open_for(const Plan *plan, Device *device, const char *progra
     const PlanTarget *target = plan_target(plan, device->target);
     if (!target) {
         char hint[128];
-        snprintf(hint, sizeof hint, "compile the model again with segc --target %s", device->target);
+        snprintf(hint, sizeof hint, "compile the model again with segc --target %s",
+                 device->target);
         fail(error, EXIT_USER, hint, "%s has no kernels for the target '%s'",
              plan->file ? plan->file : plan->model, device->target);
         return NULL;
     }
     if (max_batch < 1 || max_batch > 1 << 17) {
-        fail(error, EXIT_USER, "it is between 1 and 131072", "a batch of %d cannot be run", max_batch);
+        fail(error, EXIT_USER, "it is between 1 and 131072", "a batch of %d cannot be run",
+             max_batch);
         return NULL;
     }
     Executor *executor = calloc(1, sizeof *executor);
@@ -251,8 +264,12 @@ Executor *executor_open_for(const Plan *plan, Device *device, const char *progra
         fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
         return NULL;
     }
-    *executor = (Executor){ .plan = plan, .target = target, .device = device, .max_batch = max_batch,
-                            .prepared = -1, .ran = -1 };
+    *executor = (Executor){ .plan = plan,
+                            .target = target,
+                            .device = device,
+                            .max_batch = max_batch,
+                            .prepared = -1,
+                            .ran = -1 };
     Needs needs = needs_of(plan, target, programs);
     if (check_programs(plan, target, programs, error) && check_memory(executor, &needs, error)
         && bind_programs(executor, programs, error) && build_kernels(executor, error)
@@ -276,7 +293,8 @@ void executor_close(Executor *executor)
         if (executor->slabs[i])
             device->release(device, executor->slabs[i], executor->bytes[i]);
     if (executor->scratch)
-        device->release(device, executor->scratch, executor->scratch_bytes * device->scratch_copies);
+        device->release(device, executor->scratch,
+                        executor->scratch_bytes * device->scratch_copies);
     if (executor->kernels)
         device->unload(device, executor->kernels);
     for (int i = 0; executor->programs && i < executor->target->n_programs; i++) {
@@ -288,7 +306,7 @@ void executor_close(Executor *executor)
     free(executor);
 }
 
-/* ---- running ---------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static void *buffer_place(const Executor *executor, const PlanBuffer *buffer, int64_t batch)
 {
@@ -302,7 +320,8 @@ static void bind_batch(Executor *executor, BoundProgram *bound, int batch)
         return;
     for (int i = 0; i < bound->plan->n_steps; i++)
         for (int j = 0; j < bound->plan->steps[i].n_buffers; j++)
-            bound->steps[i].buffers[j] = buffer_place(executor, &bound->plan->steps[i].buffers[j], batch);
+            bound->steps[i].buffers[j] =
+                buffer_place(executor, &bound->plan->steps[i].buffers[j], batch);
     bound->batch = batch;
 }
 
@@ -314,13 +333,15 @@ static int find_program(const Executor *executor, const char *name, int batch, E
         if (executor->programs[i].plan && strcmp(executor->programs[i].plan->name, name) == 0)
             found = i;
     if (found < 0)
-        fail(error, EXIT_USER, "compile the model again with segc", "'%s' has no program '%s', or it was "
-             "not opened", executor->plan->model, name);
+        fail(error, EXIT_USER, "compile the model again with segc",
+             "'%s' has no program '%s', or it was "
+             "not opened",
+             executor->plan->model, name);
     else if (batch >= 1 && batch <= executor->max_batch)
         return found;
     else
-        fail(error, EXIT_USER, "", "program '%s': a batch of %d, but memory is for 1 to %d", name, batch,
-             executor->max_batch);
+        fail(error, EXIT_USER, "", "program '%s': a batch of %d, but memory is for 1 to %d", name,
+             batch, executor->max_batch);
     return -1;
 }
 
@@ -340,8 +361,8 @@ bool executor_run(Executor *executor, const char *program, int batch, Error *err
     };
     executor->prepared = -1;
     executor->ran = -1;
-    if (!device->upload(device, executor->slabs[SLAB_FIXED], &executor->state, sizeof executor->state,
-                        error)
+    if (!device->upload(device, executor->slabs[SLAB_FIXED], &executor->state,
+                        sizeof executor->state, error)
         || !device->run(device, &work, error))
         return false;
     executor->prepared = bound->changes_parameters ? -1 : index;
@@ -351,7 +372,7 @@ bool executor_run(Executor *executor, const char *program, int batch, Error *err
     return true;
 }
 
-/* ---- tensors ---------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 static const PlanTensor *find_tensor(const Executor *executor, int program, const char *name,
                                      bool given, Error *error)
@@ -363,8 +384,8 @@ static const PlanTensor *find_tensor(const Executor *executor, int program, cons
             && given == (tensor->role == ROLE_INPUT || tensor->role == ROLE_TARGET))
             return tensor;
     }
-    fail(error, EXIT_USER, "segrun info lists them", "program '%s' of '%s' has no %s '%s'", plan->name,
-         executor->plan->model, given ? "input or target" : "result", name);
+    fail(error, EXIT_USER, "segrun info lists them", "program '%s' of '%s' has no %s '%s'",
+         plan->name, executor->plan->model, given ? "input or target" : "result", name);
     return NULL;
 }
 
@@ -382,26 +403,29 @@ bool executor_write(Executor *executor, const char *program, const char *tensor,
     if (!found)
         return false;
     executor->written = true;
-    return executor->device->upload(executor->device, buffer_place(executor, &found->buffer, batch), data,
-                                    tensor_bytes(found, batch), error);
+    return executor->device->upload(executor->device, buffer_place(executor, &found->buffer, batch),
+                                    data, tensor_bytes(found, batch), error);
 }
 
-bool executor_read(Executor *executor, const char *program, const char *tensor, void *data, int batch,
-                   Error *error)
+bool executor_read(Executor *executor, const char *program, const char *tensor, void *data,
+                   int batch, Error *error)
 {
     int index = find_program(executor, program, batch, error);
     const PlanTensor *found = index < 0 ? NULL : find_tensor(executor, index, tensor, false, error);
     if (!found)
         return false;
-    if (executor->ran != index || (found->batched && (executor->written || executor->ran_batch != batch)))
-        return fail(error, EXIT_USER, "", "'%s' of program '%s' is not there: read it after a run with "
-                    "that batch and before the next is written", tensor, program);
+    if (executor->ran != index
+        || (found->batched && (executor->written || executor->ran_batch != batch)))
+        return fail(error, EXIT_USER, "",
+                    "'%s' of program '%s' is not there: read it after a run with "
+                    "that batch and before the next is written",
+                    tensor, program);
     return executor->device->download(executor->device, data,
                                       buffer_place(executor, &found->buffer, batch),
                                       tensor_bytes(found, batch), error);
 }
 
-/* ---- slabs and the rest ----------------------------------------------------------------------- */
+/* ---- slabs and the rest ---------------------------------------------------------------------- */
 
 static bool check_slab(const Executor *executor, Slab slab, Error *error)
 {

@@ -1,8 +1,9 @@
 /* Whole files: reading them, and writing them so that they appear complete or not at all.
  *
- * A file is written to a temporary one beside it, flushed to the disk, renamed over the old one, and
- * the folder is flushed too. Whoever is killed on the way, or fills the disk, leaves the old file as
- * it was. What is no regular file (/dev/null, a pipe) is written in place: renaming would replace it.
+ * A file is written to a temporary one beside it, flushed to the disk, renamed over the old one,
+ * and the folder is flushed too. Whoever is killed on the way, or fills the disk, leaves the old
+ * file as it was. What is no regular file (/dev/null, a pipe) is written in place: renaming would
+ * replace it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,7 @@
 
 #include "run.h"
 
-/* ---- reading -------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static const char *read_hint(int error)
 {
@@ -76,12 +77,13 @@ char *file_read(const char *path, size_t *bytes, Error *error)
     }
     char *text = read_all(file, (size_t)facts.st_size, bytes);
     if (!text)
-        fail(error, EXIT_ENVIRONMENT, read_hint(errno), "cannot read %s: %s", path, strerror(errno));
+        fail(error, EXIT_ENVIRONMENT, read_hint(errno), "cannot read %s: %s", path,
+             strerror(errno));
     close(file);
     return text;
 }
 
-/* ---- writing -------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static const char *write_hint(int error)
 {
@@ -109,7 +111,8 @@ bool file_begin(FileWriter *writer, const char *path, Error *error)
     *writer = (FileWriter){ .file = -1 };
     if (snprintf(writer->path, sizeof writer->path, "%s", realpath(path, real) ? real : path)
         >= (int)sizeof writer->path - 32)
-        return fail(error, EXIT_USER, "use a shorter name", "cannot write %.200s...: name too long", path);
+        return fail(error, EXIT_USER, "use a shorter name", "cannot write %.200s...: name too long",
+                    path);
     if (stat(writer->path, &facts) == 0 && !S_ISREG(facts.st_mode)) {
         writer->file = open(writer->path, O_WRONLY | O_CLOEXEC);
         return writer->file >= 0 || write_error(writer, "write", error);
@@ -198,7 +201,7 @@ bool file_write(const char *path, const void *bytes, size_t size, Error *error)
         && file_commit(&writer, error);
 }
 
-/* ---- folders -------------------------------------------------------------------------------- */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 static bool make_one(const char *path, Error *error)
 {
@@ -213,14 +216,16 @@ static bool make_one(const char *path, Error *error)
     }
     const char *hint = reason == ENOTDIR ? "a file has that name: name another folder"
                                          : write_hint(reason);
-    return fail(error, EXIT_ENVIRONMENT, hint, "cannot make the folder %s: %s", path, strerror(reason));
+    return fail(error, EXIT_ENVIRONMENT, hint, "cannot make the folder %s: %s", path,
+                strerror(reason));
 }
 
 bool folder_make(const char *path, Error *error)
 {
     char part[PATH_MAX];
     if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part)
-        return fail(error, EXIT_USER, "use a shorter name", "folder name too long: %.200s...", path);
+        return fail(error, EXIT_USER, "use a shorter name", "folder name too long: %.200s...",
+                    path);
     for (char *slash = part + 1; part[0] && (slash = strchr(slash, '/')); slash++) {
         *slash = 0;
         if (!make_one(part, error))

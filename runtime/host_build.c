@@ -1,13 +1,13 @@
-/* From the kernels of a plan to functions: every kernel is compiled on its own, all at the same time,
- * the objects are linked to one shared object, and that is loaded.
+/* From the kernels of a plan to functions: every kernel is compiled on its own, all at the same
+ * time, the objects are linked to one shared object, and that is loaded.
  *
- * Both are kept in the cache by the hash of their text, the compiler, its flags and the processor: a
- * plan that shares kernels with another compiles only the rest, and one that ran before compiles
+ * Both are kept in the cache by the hash of their text, the compiler, its flags and the processor:
+ * a plan that shares kernels with another compiles only the rest, and one that ran before compiles
  * nothing. The text stays beside the object, for people and for the compiler's messages. A kernel's
  * header is a comment and no part of its key: two places in a model may share a kernel.
  *
- * The compilers are started by threads that do nothing but wait for them; waiting for any child would
- * take those of a program that embeds this.
+ * The compilers are started by threads that do nothing but wait for them; waiting for any child
+ * would take those of a program that embeds this.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -46,7 +46,7 @@ typedef struct {
     Error error;                /* the first */
 } Build;
 
-/* ---- keys ------------------------------------------------------------------------------------- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 static XXH128_hash_t hash_kernel(const Build *build, const PlanKernel *kernel)
 {
@@ -101,10 +101,11 @@ static bool find_units(Build *build, const bool *needed, Error *error)
     snprintf(name, sizeof name, "kernels-%016llx%016llx.so", (unsigned long long)key.high64,
              (unsigned long long)key.low64);
     cache_path(build->cache, name, build->library);
-    return complete || fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to build it", build->file);
+    return complete
+        || fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to build it", build->file);
 }
 
-/* ---- compiling -------------------------------------------------------------------------------- */
+/* ---- compiling ------------------------------------------------------------------------------- */
 
 /* The header is written as a comment whatever it holds. */
 static void print_header(const char *header, FILE *out)
@@ -208,13 +209,14 @@ static bool compile_missing(Build *build, int workers, Error *error)
         pthread_join(threads[i], NULL);
     free(threads);
     if (started == 0)
-        return fail(error, EXIT_ENVIRONMENT, "", "%s: cannot start threads to build it", build->file);
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: cannot start threads to build it",
+                    build->file);
     if (build->failed)
         *error = build->error;
     return !build->failed;
 }
 
-/* ---- loading ---------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 /* OpenMP's threads outlive the kernels that started them, and must not lose their code: its library
  * stays in memory until the end. */

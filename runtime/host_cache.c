@@ -1,13 +1,13 @@
 /* The folder of built kernels.
  *
- * Files are named by the hash of what they were made from, so they never go stale and the folder may
- * be deleted at any time. What the compiler writes there is sealed: its length and a checksum stand
- * behind it, because a shared object cut short by a full disk or a crash can kill the process that
- * loads it. Files get their names by renaming, so processes that build the same kernel at the same
- * time do not meet.
+ * Files are named by the hash of what they were made from, so they never go stale and the folder
+ * may be deleted at any time. What the compiler writes there is sealed: its length and a checksum
+ * stand behind it, because a shared object cut short by a full disk or a crash can kill the process
+ * that loads it. Files get their names by renaming, so processes that build the same kernel at the
+ * same time do not meet.
  *
- * What lies here is run. So the folder must be this user's alone: one that belongs to somebody else is
- * not used.
+ * What lies here is run. So the folder must be this user's alone: one that belongs to somebody else
+ * is not used.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -27,11 +27,12 @@
 #define SEAL "SEGSEAL\n"
 enum { SEAL_BYTES = 24, OLD_SECONDS = 24 * 60 * 60 };
 
-/* ---- the folder ------------------------------------------------------------------------------- */
+/* ---- the folder ------------------------------------------------------------------------------ */
 
 static bool find_folder(char folder[PATH_MAX])
 {
-    const char *cache = getenv("SEG_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const char *cache = getenv("SEG_CACHE"), *xdg = getenv("XDG_CACHE_HOME"),
+               *home = getenv("HOME");
     if (cache && *cache)
         return snprintf(folder, PATH_MAX, "%s/kernels", cache) < 2048;
     if (xdg && *xdg == '/')
@@ -49,7 +50,8 @@ static bool make_private(const char *folder, Error *error)
     if (!folder_make(parent, error))
         return false;
     if (mkdir(folder, 0700) != 0 && errno != EEXIST)
-        return fail(error, EXIT_ENVIRONMENT, "", "cannot make the folder %s: %s", folder, strerror(errno));
+        return fail(error, EXIT_ENVIRONMENT, "", "cannot make the folder %s: %s", folder,
+                    strerror(errno));
     if (stat(folder, &facts) != 0 || facts.st_uid != geteuid())
         return fail(error, EXIT_ENVIRONMENT, "", "the folder %s belongs to another user", folder);
     if (((facts.st_mode & 022) && chmod(folder, 0700) != 0) || access(folder, W_OK | X_OK) != 0)
@@ -85,14 +87,17 @@ bool kernel_cache_open(KernelCache *cache, const DeviceOptions *options, Error *
         return true;
     }
     const char *where = getenv("TMPDIR");
-    snprintf(cache->folder, sizeof cache->folder, "%.2000s/seg-XXXXXX", where && *where ? where : "/tmp");
+    snprintf(cache->folder, sizeof cache->folder, "%.2000s/seg-XXXXXX",
+             where && *where ? where : "/tmp");
     if (!mkdtemp(cache->folder))
         return fail(error, EXIT_ENVIRONMENT, "set SEG_CACHE to a folder that you can write",
                     "no folder for built kernels: %s; and cannot make %s: %s", problem.text,
                     cache->folder, strerror(errno));
     cache->temporary = true;
-    snprintf(warning, sizeof warning, "built kernels are not kept: %s (set SEG_CACHE to a folder of "
-             "your own)", problem.text);
+    snprintf(warning, sizeof warning,
+             "built kernels are not kept: %s (set SEG_CACHE to a folder of "
+             "your own)",
+             problem.text);
     if (options->warn)
         options->warn(options->context, warning);
     return true;
@@ -112,7 +117,7 @@ void cache_path(const KernelCache *cache, const char *name, char path[4096])
     snprintf(path, 4096, "%s/%.400s", cache->folder, name);
 }
 
-/* ---- seals ------------------------------------------------------------------------------------ */
+/* ---- seals ----------------------------------------------------------------------------------- */
 
 static void make_seal(const char *bytes, size_t size, unsigned char seal[SEAL_BYTES])
 {

@@ -26,7 +26,7 @@
 
 extern char **environ;
 
-/* ---- running ---------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static int spawn(char *const *words, const char *log, pid_t *child)
 {
@@ -79,9 +79,11 @@ static bool run_failed(const HostCompiler *compiler, int status, const char *log
     }
     if (signal_number) {
         unlink(log);
-        return fail(error, EXIT_ENVIRONMENT, "there may be too little memory: close other programs, or "
-                    "build with fewer threads", "%s: the C compiler %s was killed by signal %d", what,
-                    compiler->command[0], signal_number);
+        return fail(error, EXIT_ENVIRONMENT,
+                    "there may be too little memory: close other programs, or "
+                    "build with fewer threads",
+                    "%s: the C compiler %s was killed by signal %d", what, compiler->command[0],
+                    signal_number);
     }
     quote_log(log, line, sizeof line);
     snprintf(hint, sizeof hint, "its whole output is in %.400s, the source beside it", log);
@@ -89,8 +91,8 @@ static bool run_failed(const HostCompiler *compiler, int status, const char *log
                 compiler->command[0], line);
 }
 
-bool compiler_run(const HostCompiler *compiler, char *const *arguments, int n_arguments, const char *log,
-                  const char *what, Error *error)
+bool compiler_run(const HostCompiler *compiler, char *const *arguments, int n_arguments,
+                  const char *log, const char *what, Error *error)
 {
     char **words = calloc((size_t)(compiler->n_command + n_arguments + 1), sizeof *words);
     if (!words)
@@ -101,12 +103,15 @@ bool compiler_run(const HostCompiler *compiler, char *const *arguments, int n_ar
     int reason = spawn(words, log, &child), status = 0;
     free(words);
     if (reason)
-        return fail(error, EXIT_ENVIRONMENT, "install a C compiler (Debian: apt install gcc), or set "
-                    "SEG_CC to one", "%s: cannot start the C compiler %s: %s", what,
-                    compiler->command[0], strerror(reason));
+        return fail(error, EXIT_ENVIRONMENT,
+                    "install a C compiler (Debian: apt install gcc), or set "
+                    "SEG_CC to one",
+                    "%s: cannot start the C compiler %s: %s", what, compiler->command[0],
+                    strerror(reason));
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR)
-            return fail(error, EXIT_ENVIRONMENT, "", "%s: lost the C compiler: %s", what, strerror(errno));
+            return fail(error, EXIT_ENVIRONMENT, "", "%s: lost the C compiler: %s", what,
+                        strerror(errno));
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return run_failed(compiler, status, log, what, error);
     return true;
@@ -167,7 +172,7 @@ bool compiler_link(const HostCompiler *compiler, char *const *objects, int n_obj
     return done;
 }
 
-/* ---- finding ---------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 static bool is_program(const char *path)
 {
@@ -197,7 +202,8 @@ static bool find_compiler(HostCompiler *compiler, Error *error)
     bool is_given = given && given[strspn(given, " ")];
     snprintf(compiler->words, sizeof compiler->words, "%s", is_given ? given : "cc");
     char *rest;
-    for (char *word = strtok_r(compiler->words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+    for (char *word = strtok_r(compiler->words, " ", &rest); word;
+         word = strtok_r(NULL, " ", &rest)) {
         if (compiler->n_command == sizeof compiler->command / sizeof *compiler->command)
             return fail(error, EXIT_ENVIRONMENT, "set SEG_CC to a shorter command",
                         "SEG_CC has too many words");
@@ -212,9 +218,10 @@ static bool find_compiler(HostCompiler *compiler, Error *error)
     return true;
 }
 
-/* ---- flags ------------------------------------------------------------------------------------ */
+/* ---- flags ----------------------------------------------------------------------------------- */
 
-/* From the best set of flags to the plainest; the last has no OpenMP and is only for the message. */
+/* From the best set of flags to the plainest; the last has no OpenMP and is only for the message.
+ */
 enum { WITH_WIDTH, WITH_MACHINE, WITH_OPENMP, WITH_NOTHING, ATTEMPTS };
 
 static void set_flags(HostCompiler *compiler, int attempt, const char *cpu)
@@ -230,8 +237,8 @@ static void set_flags(HostCompiler *compiler, int attempt, const char *cpu)
     if (attempt <= WITH_MACHINE)
         compiler->flags[compiler->n_flags++] = "-march=native";
     if (attempt <= WITH_WIDTH)
-        compiler->flags[compiler->n_flags++] = strstr(cpu, " avx512f") ? "-mprefer-vector-width=512"
-                                                                       : "-mprefer-vector-width=256";
+        compiler->flags[compiler->n_flags++] =
+            strstr(cpu, " avx512f") ? "-mprefer-vector-width=512" : "-mprefer-vector-width=256";
 #else
     (void)cpu;
     if (attempt <= WITH_MACHINE)
@@ -304,7 +311,8 @@ static bool identify(const HostCompiler *compiler, const char *cpu, uint64_t *ha
     int length = snprintf(facts, sizeof facts, "%s %lld %lld.%ld", real, (long long)file.st_size,
                           (long long)file.st_mtim.tv_sec, file.st_mtim.tv_nsec);
     for (int i = 1; i < compiler->n_command; i++)
-        length += snprintf(facts + length, sizeof facts - (size_t)length, " %s", compiler->command[i]);
+        length +=
+            snprintf(facts + length, sizeof facts - (size_t)length, " %s", compiler->command[i]);
     *hash = XXH64(facts, (size_t)length, XXH64(cpu, strlen(cpu), 0));
     return true;
 }
@@ -314,8 +322,8 @@ static bool recall(HostCompiler *compiler, const char *path, int *attempt)
 {
     size_t size;
     char *text = cache_has(path) ? file_read(path, &size, NULL) : NULL;
-    bool known = text && sscanf(text, "%d %95[^\n]", attempt, compiler->version) == 2 && *attempt >= 0
-              && *attempt <= WITH_OPENMP;
+    bool known = text && sscanf(text, "%d %95[^\n]", attempt, compiler->version) == 2
+              && *attempt >= 0 && *attempt <= WITH_OPENMP;
     free(text);
     return known;
 }

@@ -1,8 +1,8 @@
 /* Parameters: their initial values, and taking them from a file by name.
  *
- * Each parameter draws from a generator of its own (xoshiro256**, Blackman and Vigna 2021, seeded by
- * splitmix64 from the seed and the parameter's index), so its values depend neither on the others'
- * sizes nor on who computes them first.
+ * Each parameter draws from a generator of its own (xoshiro256**, Blackman and Vigna 2021, seeded
+ * by splitmix64 from the seed and the parameter's index), so its values depend neither on the
+ * others' sizes nor on who computes them first.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 #include "run.h"
 
-/* ---- initial values --------------------------------------------------------------------------- */
+/* ---- initial values -------------------------------------------------------------------------- */
 
 static uint64_t splitmix(uint64_t *state)
 {
@@ -64,13 +64,14 @@ void params_initialise(const Plan *plan, uint64_t seed, void *parameters)
         Random random = random_open(seed, (uint64_t)i);
         for (int64_t j = 0; j < count; j++) {
             /* 24 bits: every value of [0, 1) is a float */
-            double unit = p->init == PLAN_INIT_UNIFORM ? (double)(random_next(&random) >> 40) * 0x1p-24 : 1;
+            double unit =
+                p->init == PLAN_INIT_UNIFORM ? (double)(random_next(&random) >> 40) * 0x1p-24 : 1;
             values[j] = (float)((2 * unit - 1) * p->value);
         }
     }
 }
 
-/* ---- by name ---------------------------------------------------------------------------------- */
+/* ---- by name --------------------------------------------------------------------------------- */
 
 /* Names that differ, up to 10 each, in one line. */
 typedef struct { int count; size_t length; char text[330]; } List;
@@ -81,7 +82,8 @@ static void list_add(List *list, const char *name, const char *more)
 {
     size_t room = sizeof list->text - list->length;
     if (list->count < MAX_LISTED) {
-        int n = snprintf(list->text + list->length, room, "%s%s%s", list->count ? ", " : "", name, more);
+        int n = snprintf(list->text + list->length, room, "%s%s%s", list->count ? ", " : "", name,
+                         more);
         if ((size_t)n < room)
             list->length += (size_t)n;
         else
@@ -94,8 +96,8 @@ static void list_print(const List *list, const char *what, char *text, size_t si
 {
     size_t length = strlen(text);
     if (list->count)
-        snprintf(text + length, size - length, "%s%d %s: %s%s", length ? "; " : "", list->count, what,
-                 list->text, list->count > MAX_LISTED || !list->length ? ", ..." : "");
+        snprintf(text + length, size - length, "%s%d %s: %s%s", length ? "; " : "", list->count,
+                 what, list->text, list->count > MAX_LISTED || !list->length ? ", ..." : "");
 }
 
 static void print_shape(int rank, const int64_t *dims, char text[128])
@@ -109,8 +111,8 @@ static void print_shape(int rank, const int64_t *dims, char text[128])
 static bool is_floats(const SafeTensor *tensor)
 {
     const char *type = tensor->dtype;
-    return (!*type && tensor->type == PLAN_F32) || strcmp(type, "F32") == 0 || strcmp(type, "F16") == 0
-        || strcmp(type, "BF16") == 0 || strcmp(type, "F64") == 0;
+    return (!*type && tensor->type == PLAN_F32) || strcmp(type, "F32") == 0
+        || strcmp(type, "F16") == 0 || strcmp(type, "BF16") == 0 || strcmp(type, "F64") == 0;
 }
 
 static bool fits(const PlanParameter *parameter, const SafeTensor *tensor)
@@ -165,14 +167,15 @@ static void find_differences(const Plan *plan, const SafeTensors *tensors, Diffe
             char there[128], wanted[128], text[300];
             print_shape(tensor->rank, tensor->dims, there);
             print_shape(parameter->rank, parameter->dims, wanted);
-            snprintf(text, sizeof text, " is %s%s, not %s", is_floats(tensor) ? "" : tensor->dtype, there,
-                     wanted);
+            snprintf(text, sizeof text, " is %s%s, not %s", is_floats(tensor) ? "" : tensor->dtype,
+                     there, wanted);
             list_add(&differences->shapes, parameter->name, text);
         }
     }
 }
 
-bool params_load(const Plan *plan, const SafeTensors *tensors, void *parameters, bool strict, Error *error)
+bool params_load(const Plan *plan, const SafeTensors *tensors, void *parameters, bool strict,
+                 Error *error)
 {
     Differences differences = { 0 };
     const char *path = tensors->path ? tensors->path : "the weights";
@@ -192,6 +195,9 @@ bool params_load(const Plan *plan, const SafeTensors *tensors, void *parameters,
         if (tensor && fits(parameter, tensor))
             safetensor_floats(tensor, (float *)((char *)parameters + parameter->offset));
     }
-    fail(error, EXIT_FINE, "", *text ? "%s: left out: %s" : "", path, text);
+    if (error)
+        *error = (Error){ 0 };
+    if (*text)
+        fail(error, EXIT_FINE, "", "%s: left out: %s", path, text);
     return true;
 }

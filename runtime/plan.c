@@ -7,10 +7,11 @@
  *     u64       XXH64 of everything behind this head
  *     ...       records
  *
- * All numbers are little-endian. A string is a u32 length and its bytes; a list is a u32 count and its
- * records; a record is a u64 length and its fields, in the order of plan.h's structures (see
- * compiler/write.c). The checksum finds accidents. The checks behind it find everything else, so that
- * whoever runs a plan never looks at an offset again; the C in it is another matter (see device_host.c).
+ * All numbers are little-endian. A string is a u32 length and its bytes; a list is a u32 count and
+ * its records; a record is a u64 length and its fields, in the order of plan.h's structures (see
+ * compiler/write.c). The checksum finds accidents. The checks behind it find everything else, so
+ * that whoever runs a plan never looks at an offset again; the C in it is another matter (see
+ * device_host.c).
  */
 #include <math.h>
 #include <stdarg.h>
@@ -25,7 +26,8 @@
 #include "run.h"
 
 enum { HEAD_BYTES = 32, MAX_LIST = 4096, MAX_NAME = 4096 };
-static const int64_t MAX_BYTES = (int64_t)1 << 44; /* of a slab; times a batch it still fits 63 bits */
+/* Of a slab; times a batch it still fits 63 bits. */
+static const int64_t MAX_BYTES = (int64_t)1 << 44;
 
 typedef struct Block Block;
 struct Block { Block *next; max_align_t data[]; };
@@ -41,9 +43,10 @@ typedef struct {
     PlanMemory *memory;
 } Reader;
 
-/* ---- failing, allocating ---------------------------------------------------------------------- */
+/* ---- failing, allocating --------------------------------------------------------------------- */
 
-static const char again[] = "the file is damaged: compile the model again with segc, or copy it again";
+static const char again[] =
+    "the file is damaged: compile the model again with segc, or copy it again";
 
 /* Keeps the first error. */
 static void __attribute__((format(printf, 2, 3))) wrong(Reader *reader, const char *format, ...)
@@ -56,8 +59,8 @@ static void __attribute__((format(printf, 2, 3))) wrong(Reader *reader, const ch
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     reader->failed = true;
-    fail(reader->error, EXIT_USER, again, "%s: %s, before byte %zu: %s", reader->path, reader->place,
-         HEAD_BYTES + reader->at, text);
+    fail(reader->error, EXIT_USER, again, "%s: %s, before byte %zu: %s", reader->path,
+         reader->place, HEAD_BYTES + reader->at, text);
 }
 
 static void __attribute__((format(printf, 2, 3))) set_place(Reader *reader, const char *format, ...)
@@ -74,7 +77,8 @@ static void *allocate(Reader *reader, size_t count, size_t size)
     Block *block = reader->failed ? NULL : calloc(1, sizeof *block + (count ? count : 1) * size);
     if (!block) {
         if (!reader->failed)
-            fail(reader->error, EXIT_ENVIRONMENT, "", "%s: not enough memory to read it", reader->path);
+            fail(reader->error, EXIT_ENVIRONMENT, "", "%s: not enough memory to read it",
+                 reader->path);
         reader->failed = true;
         return (void *)nothing; /* never written: whoever reads on sees `failed` or a count of 0 */
     }
@@ -83,7 +87,7 @@ static void *allocate(Reader *reader, size_t count, size_t size)
     return block->data;
 }
 
-/* ---- fields --------------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 static uint64_t read_bytes(Reader *reader, size_t n)
 {
@@ -173,8 +177,9 @@ static char *read_identifier(Reader *reader, const char *what)
 {
     char *name = read_name(reader, what);
     size_t length = strlen(name);
-    if (length > 200 || strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789")
-        != length || (*name >= '0' && *name <= '9'))
+    if (length > 200
+        || strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789") != length
+        || (*name >= '0' && *name <= '9'))
         wrong(reader, "the %s '%s' is no identifier", what, name);
     return name;
 }
@@ -221,7 +226,7 @@ static int64_t dims_bytes(const int64_t *dims, int rank, int64_t bytes)
     return bytes;
 }
 
-/* ---- names, ranges -------------------------------------------------------------------------------- */
+/* ---- names, ranges --------------------------------------------------------------------------- */
 
 static int by_text(const void *a, const void *b)
 {
@@ -267,7 +272,7 @@ static void check_parameters(Reader *reader, const Plan *plan)
                   ranges[i].parameter->name);
 }
 
-/* ---- records ---------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static void read_parameter(Reader *reader, const Plan *plan, PlanParameter *p)
 {
@@ -290,10 +295,13 @@ static void read_parameter(Reader *reader, const Plan *plan, PlanParameter *p)
     int64_t high = p->trainable ? plan->trainable_bytes : plan->parameter_bytes;
     if (bytes < 0)
         wrong(reader, "'%s' has an impossible shape", p->name);
-    else if (p->offset % PLAN_ALIGN || p->offset < low || p->offset > high || bytes > high - p->offset)
-        wrong(reader, "'%s' (%lld bytes at %lld) lies outside bytes %lld to %lld of the parameters, or "
-              "not at a multiple of %d", p->name, (long long)bytes, (long long)p->offset, (long long)low,
-              (long long)high, PLAN_ALIGN);
+    else if (p->offset % PLAN_ALIGN || p->offset < low || p->offset > high
+             || bytes > high - p->offset)
+        wrong(reader,
+              "'%s' (%lld bytes at %lld) lies outside bytes %lld to %lld of the parameters, or "
+              "not at a multiple of %d",
+              p->name, (long long)bytes, (long long)p->offset, (long long)low, (long long)high,
+              PLAN_ALIGN);
 }
 
 /* Where buffers may lie in a program. */
@@ -310,9 +318,11 @@ static void read_buffer(Reader *reader, const Slabs *slabs, PlanBuffer *buffer)
     if (buffer->offset < 0 || buffer->bytes < 0 || buffer->offset > slab
         || buffer->bytes > slab - buffer->offset)
         wrong(reader, "a buffer (%lld bytes at %lld) lies outside the %lld bytes of the %s",
-              (long long)buffer->bytes, (long long)buffer->offset, (long long)slab, names[buffer->slab]);
+              (long long)buffer->bytes, (long long)buffer->offset, (long long)slab,
+              names[buffer->slab]);
     else if (buffer->offset % PLAN_ALIGN)
-        wrong(reader, "a buffer lies at %lld, no multiple of %d", (long long)buffer->offset, PLAN_ALIGN);
+        wrong(reader, "a buffer lies at %lld, no multiple of %d", (long long)buffer->offset,
+              PLAN_ALIGN);
 }
 
 static void read_tensor(Reader *reader, const Slabs *slabs, PlanTensor *tensor)
@@ -491,34 +501,40 @@ static void read_plan(Reader *reader, Plan *plan)
         wrong(reader, "%zu bytes are left over", reader->end - reader->at);
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------ */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static bool read_head(Reader *reader, size_t size)
 {
     const char *path = reader->path;
     if (size < 8 || memcmp(reader->bytes, PLAN_MAGIC, 8) != 0)
-        return fail(reader->error, EXIT_USER, "name a file that segc wrote: segc MODEL.seg -o MODEL.plan",
-                    "%s: not a plan", path);
+        return fail(reader->error, EXIT_USER,
+                    "name a file that segc wrote: segc MODEL.seg -o MODEL.plan", "%s: not a plan",
+                    path);
     if (size < HEAD_BYTES)
-        return fail(reader->error, EXIT_USER, again, "%s: truncated: it ends at byte %zu, in its head",
-                    path, size);
+        return fail(reader->error, EXIT_USER, again,
+                    "%s: truncated: it ends at byte %zu, in its head", path, size);
     reader->at = 8;
     reader->end = HEAD_BYTES;
     uint32_t version = read_u32(reader), zero = read_u32(reader);
     uint64_t length = read_bytes(reader, 8), checksum = read_bytes(reader, 8);
     if (version > PLAN_VERSION)
-        return fail(reader->error, EXIT_USER, "compile the model again with this version's segc, or "
-                    "use a newer segrun", "%s: made by a newer segc: plan version %u, this segrun reads "
-                    "up to %d", path, version, PLAN_VERSION);
+        return fail(reader->error, EXIT_USER,
+                    "compile the model again with this version's segc, or "
+                    "use a newer segrun",
+                    "%s: made by a newer segc: plan version %u, this segrun reads "
+                    "up to %d",
+                    path, version, PLAN_VERSION);
     if (version < 1 || zero != 0)
         return fail(reader->error, EXIT_USER, again, "%s: damaged in its first 16 bytes", path);
     if (length != size)
-        return fail(reader->error, EXIT_USER, again, size < length
-                    ? "%s: truncated: %zu of %llu bytes are there"
-                    : "%s: %zu bytes where there should be %llu", path, size, (unsigned long long)length);
+        return fail(reader->error, EXIT_USER, again,
+                    size < length ? "%s: truncated: %zu of %llu bytes are there"
+                                  : "%s: %zu bytes where there should be %llu",
+                    path, size, (unsigned long long)length);
     if (XXH64(reader->bytes + HEAD_BYTES, size - HEAD_BYTES, 0) != checksum)
         return fail(reader->error, EXIT_USER, again,
-                    "%s: damaged: the checksum of bytes %d to %zu is wrong", path, HEAD_BYTES, size);
+                    "%s: damaged: the checksum of bytes %d to %zu is wrong", path, HEAD_BYTES,
+                    size);
     return true;
 }
 
@@ -574,7 +590,7 @@ void plan_close(Plan *plan)
     free(memory);
 }
 
-/* ---- looking up --------------------------------------------------------------------------------------- */
+/* ---- looking up ------------------------------------------------------------------------------ */
 
 const PlanTarget *plan_target(const Plan *plan, const char *name)
 {

@@ -4,10 +4,10 @@
  *     {"__metadata__": {"key": "text"}, "conv1.weight": {"dtype": "F32", "shape": [64,3,7,7],
  *      "data_offsets": [0, 37632]}, ...}
  *
- * Files come from anywhere, so everything is checked: the JSON is read by a strict parser of just this
- * form, names are unique, sizes are what the shapes say, and the data have no holes and no overlaps.
- * When written, names are sorted, floats lie before bytes so that all are aligned, and the file
- * appears whole or not at all.
+ * Files come from anywhere, so everything is checked: the JSON is read by a strict parser of just
+ * this form, names are unique, sizes are what the shapes say, and the data have no holes and no
+ * overlaps. When written, names are sorted, floats lie before bytes so that all are aligned, and
+ * the file appears whole or not at all.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,12 +20,12 @@ static const size_t MAX_HEADER = 100u << 20;
 enum { MAX_RANK = 8 };
 typedef struct { const char *name; int bits; } ElementType;
 static const ElementType element_types[] = {
-    { "F32", 32 }, { "U8", 8 }, { "F16", 16 }, { "BF16", 16 }, { "F64", 64 }, { "I8", 8 }, { "I16", 16 },
-    { "U16", 16 }, { "I32", 32 }, { "U32", 32 }, { "I64", 64 }, { "U64", 64 }, { "BOOL", 8 },
-    { "F8_E4M3", 8 }, { "F8_E5M2", 8 },
+    { "F32", 32 }, { "U8", 8 },   { "F16", 16 }, { "BF16", 16 },   { "F64", 64 },
+    { "I8", 8 },   { "I16", 16 }, { "U16", 16 }, { "I32", 32 },    { "U32", 32 },
+    { "I64", 64 }, { "U64", 64 }, { "BOOL", 8 }, { "F8_E4M3", 8 }, { "F8_E5M2", 8 },
 };
 
-/* ---- reading: JSON ---------------------------------------------------------------------------- */
+/* ---- reading: JSON --------------------------------------------------------------------------- */
 
 typedef struct {
     const char *text;           /* the header; no NUL behind it is relied on */
@@ -50,8 +50,8 @@ static bool __attribute__((format(printf, 2, 3))) wrong(Parser *parser, const ch
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     parser->failed = true;
-    return fail(parser->error, EXIT_USER, again, "%s: header, byte %zu: %s", parser->path, 8 + parser->at,
-                text);
+    return fail(parser->error, EXIT_USER, again, "%s: header, byte %zu: %s", parser->path,
+                8 + parser->at, text);
 }
 
 static bool out_of_memory(Parser *parser)
@@ -123,7 +123,8 @@ static size_t read_escape(Parser *parser, char *out)
         && memcmp(parser->text + parser->at, "\\u", 2) == 0) {
         parser->at += 2;
         int low = read_hex(parser);
-        code = low >= 0xdc00 && low < 0xe000 ? 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00) : -1;
+        code =
+            low >= 0xdc00 && low < 0xe000 ? 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00) : -1;
     }
     if (code <= 0 || (code >= 0xd800 && code < 0xe000))
         return 0;
@@ -160,7 +161,8 @@ static char *read_string(Parser *parser)
     bool good = true;
     while (good && parser->at < parser->length && parser->text[parser->at] != '"') {
         char c = parser->text[parser->at];
-        size_t n = c == '\\' ? 1 : utf8_length(parser->text + parser->at, parser->length - parser->at);
+        size_t n =
+            c == '\\' ? 1 : utf8_length(parser->text + parser->at, parser->length - parser->at);
         good = n > 0 && (unsigned char)c >= ' ';
         if (good && c != '\\')
             memcpy(out, parser->text + parser->at, n);
@@ -211,7 +213,7 @@ static int read_integers(Parser *parser, int64_t *values, int most)
     return parser->failed ? 0 : n;
 }
 
-/* ---- reading: records ------------------------------------------------------------------------- */
+/* ---- reading: records ------------------------------------------------------------------------ */
 
 static void *grow(Parser *parser, void *old, int count, int *capacity, size_t size)
 {
@@ -290,8 +292,8 @@ static void check_tensor(Parser *parser, SafeTensor *tensor, const int64_t offse
     else if (offsets[1] < offsets[0] || offsets[1] > most)
         wrong(parser, "'%.100s' lies outside the file's data", tensor->name);
     else if (bytes != offsets[1] - offsets[0])
-        wrong(parser, "'%.100s' has %lld bytes, which is not what its shape and type say", tensor->name,
-              (long long)(offsets[1] - offsets[0]));
+        wrong(parser, "'%.100s' has %lld bytes, which is not what its shape and type say",
+              tensor->name, (long long)(offsets[1] - offsets[0]));
     tensor->bytes = bytes;
     tensor->data = (const char *)parser->file->storage + (parser->failed ? 0 : offsets[0]);
 }
@@ -421,8 +423,10 @@ SafeTensors *safetensors_parse(void *bytes, size_t size, const char *path, Error
     for (size_t i = 0; i < 8 && size >= 8; i++)
         length |= (uint64_t)head[i] << (8 * i);
     if (size < 8 || length > MAX_HEADER || length > size - 8) {
-        fail(error, EXIT_USER, again, "%s: not a safetensors file, or truncated: %zu bytes, its header "
-             "would have %llu", path, size, (unsigned long long)length);
+        fail(error, EXIT_USER, again,
+             "%s: not a safetensors file, or truncated: %zu bytes, its header "
+             "would have %llu",
+             path, size, (unsigned long long)length);
         safetensors_close(file);
         return NULL;
     }
@@ -466,15 +470,17 @@ void safetensors_close(SafeTensors *file)
 const SafeTensor *safetensors_find(const SafeTensors *file, const char *name)
 {
     SafeTensor key = { .name = (char *)name };
-    return file->n_tensors ? bsearch(&key, file->tensors, (size_t)file->n_tensors, sizeof key, by_name)
-                           : NULL;
+    return file->n_tensors
+             ? bsearch(&key, file->tensors, (size_t)file->n_tensors, sizeof key, by_name)
+             : NULL;
 }
 
-/* ---- elements --------------------------------------------------------------------------------- */
+/* ---- elements -------------------------------------------------------------------------------- */
 
 static float half_float(uint16_t half)
 {
-    uint32_t exponent = half >> 10 & 31, fraction = half & 1023, sign = (uint32_t)(half >> 15) << 31;
+    uint32_t exponent = half >> 10 & 31, fraction = half & 1023,
+             sign = (uint32_t)(half >> 15) << 31;
     uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13;
     float value;
     if (exponent == 0) {
@@ -515,7 +521,7 @@ bool safetensor_floats(const SafeTensor *tensor, float *out)
     return true;
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* A path may hold bytes that are no UTF-8, which JSON cannot: they become question marks. */
 static void print_string(const char *text, FILE *out)
@@ -596,7 +602,8 @@ static char *print_header(const SafeTensors *file, const SafeTensor *sorted, siz
     return text;
 }
 
-static bool write_data(FileWriter *writer, const SafeTensors *file, const SafeTensor *sorted, Error *error)
+static bool write_data(FileWriter *writer, const SafeTensors *file, const SafeTensor *sorted,
+                       Error *error)
 {
     for (int bits = 64; bits >= 8; bits /= 2)
         for (int i = 0; i < file->n_tensors; i++)
@@ -623,7 +630,8 @@ bool safetensors_write(const char *path, const SafeTensors *file, Error *error)
     char *header = sorted ? print_header(file, sorted, &size) : NULL;
     FileWriter writer;
     unsigned char head[8];
-    bool written = header || fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to write it", path);
+    bool written =
+        header || fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to write it", path);
     for (int i = 0; written && i < 8; i++)
         head[i] = (unsigned char)((uint64_t)size >> (8 * i));
     written = written && file_begin(&writer, path, error) && file_append(&writer, head, 8, error)

@@ -1,9 +1,10 @@
 /* What this process may use: processors, memory, and which processor it is.
  *
  * The kernel's plain answers are those of the whole machine. In a container less is allowed: the
- * affinity mask and the cgroup's quota of processor time, the cgroup's memory limit at any level above
- * this process, and ulimit -v. Linux promises memory that it does not have, so what is allocated must
- * be compared with these numbers before it is touched. Both versions of cgroups are read.
+ * affinity mask and the cgroup's quota of processor time, the cgroup's memory limit at any level
+ * above this process, and ulimit -v. Linux promises memory that it does not have, so what is
+ * allocated must be compared with these numbers before it is touched. Both versions of cgroups are
+ * read.
  */
 #include <limits.h>
 #include <sched.h>
@@ -15,7 +16,7 @@
 
 #include "run.h"
 
-/* ---- small files of the kernel's ---------------------------------------------------------------- */
+/* ---- small files of the kernel's ------------------------------------------------------------- */
 
 /* The number behind `key` at the start of a line; false where there is none ("max"). */
 static bool read_number(const char *path, const char *key, int64_t *value)
@@ -50,10 +51,12 @@ static bool find_cgroup(const char *controller, char folder[PATH_MAX])
         names++;
         *path++ = 0;
         size_t n = strlen(controller);
-        for (char *name = names; name && !found; name = strchr(name, ',') ? strchr(name, ',') + 1 : NULL)
+        for (char *name = names; name && !found;
+             name = strchr(name, ',') ? strchr(name, ',') + 1 : NULL)
             found = strncmp(name, controller, n) == 0 && (name[n] == 0 || (n && name[n] == ','));
         if (found)
-            snprintf(folder, PATH_MAX, "/sys/fs/cgroup%s%.64s%.3900s", *names ? "/" : "", names, path);
+            snprintf(folder, PATH_MAX, "/sys/fs/cgroup%s%.64s%.3900s", *names ? "/" : "", names,
+                     path);
     }
     if (in)
         fclose(in);
@@ -62,7 +65,8 @@ static bool find_cgroup(const char *controller, char folder[PATH_MAX])
 
 /* Calls visit for a cgroup and those around it, up to the mount. A container may see its own group
  * as the mount: then only the last call finds files. */
-static void visit_cgroups(const char *controller, int64_t (*visit)(const char *folder), int64_t *least)
+static void visit_cgroups(const char *controller, int64_t (*visit)(const char *folder),
+                          int64_t *least)
 {
     char folder[PATH_MAX];
     if (!find_cgroup(controller, folder))
@@ -87,7 +91,7 @@ static bool read_in(const char *folder, const char *name, const char *key, int64
     return read_number(path, key, value);
 }
 
-/* ---- processors ----------------------------------------------------------------------------------- */
+/* ---- processors ------------------------------------------------------------------------------ */
 
 static int64_t whole_processors(int64_t quota, int64_t period)
 {
@@ -133,7 +137,7 @@ int system_processors(void)
     return count < 1 ? 1 : (int)count;
 }
 
-/* ---- memory --------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Pages of files count as used, but are given back when memory runs short. */
 static int64_t left_of(int64_t limit, int64_t used, int64_t files)
@@ -180,12 +184,13 @@ int64_t system_memory(void)
     return left;
 }
 
-/* ---- the processor ----------------------------------------------------------------------------------- */
+/* ---- the processor --------------------------------------------------------------------------- */
 
 void system_cpu(char *text, size_t size)
 {
-    static const char *const keys[] = { "vendor_id", "cpu family", "model", "flags", "CPU implementer",
-                                        "CPU variant", "CPU part", "Features", "isa" };
+    static const char *const keys[] = { "vendor_id", "cpu family",      "model",
+                                        "flags",     "CPU implementer", "CPU variant",
+                                        "CPU part",  "Features",        "isa" };
     FILE *in = fopen("/proc/cpuinfo", "re");
     char *line = NULL;
     size_t capacity = 0, length = 0;

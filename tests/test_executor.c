@@ -1,8 +1,8 @@
-/* The executor on the host device, with a plan made by hand: kernels are built, cached, repaired and
- * shared; programs run in any order and batch; what goes wrong says so.
+/* The executor on the host device, with a plan made by hand: kernels are built, cached, repaired
+ * and shared; programs run in any order and batch; what goes wrong says so.
  *
- * The model: y = 2 * w * image, with w packed by a `once` step that counts its runs; `train` adds 1 to
- * w and is known by its use of the moments.
+ * The model: y = 2 * w * image, with w packed by a `once` step that counts its runs; `train` adds 1
+ * to w and is known by its use of the moments.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -33,28 +33,31 @@ static void check(bool right, const char *format, ...)
     va_end(arguments);
 }
 
-/* ---- the plan --------------------------------------------------------------------------------- */
+/* ---- the plan -------------------------------------------------------------------------------- */
 
 #define TEXT(constant) ((char *)(constant))
 enum { PIXELS = 6 };
 
 static const char prelude[] =
     "#include <stdint.h>\n#include <omp.h>\n"
-    "typedef struct { void *const *buffers; const int64_t *sizes; const double *scalars; int64_t batch;\n"
+    "typedef struct { void *const *buffers; const int64_t *sizes; const double *scalars; int64_t "
+    "batch;\n"
     "    int threads; char *scratch; int64_t scratch_bytes; } KernelArguments;\n";
 static PlanKernel kernels[] = {
     { TEXT("scale"), TEXT("y = 2 * w * image\nends in a backslash \\"),
-      TEXT("double library_factor(double);\n"
-           "void scale(const KernelArguments *a)\n{\n"
-           "    const float *w = a->buffers[0], *x = a->buffers[1];\n    float *y = a->buffers[2];\n"
-           "    #pragma omp parallel for num_threads(a->threads)\n"
-           "    for (int64_t i = 0; i < a->batch * a->sizes[0]; i++) {\n"
-           "        *(int64_t *)(a->scratch + omp_get_thread_num() * a->scratch_bytes + 56) = i;\n"
-           "        y[i] = (float)library_factor(a->scalars[0]) * w[0] * x[i];\n    }\n}\n") },
+      TEXT(
+          "double library_factor(double);\n"
+          "void scale(const KernelArguments *a)\n{\n"
+          "    const float *w = a->buffers[0], *x = a->buffers[1];\n    float *y = a->buffers[2];\n"
+          "    #pragma omp parallel for num_threads(a->threads)\n"
+          "    for (int64_t i = 0; i < a->batch * a->sizes[0]; i++) {\n"
+          "        *(int64_t *)(a->scratch + omp_get_thread_num() * a->scratch_bytes + 56) = i;\n"
+          "        y[i] = (float)library_factor(a->scalars[0]) * w[0] * x[i];\n    }\n}\n") },
     { TEXT("pack"), TEXT(""),
       TEXT("void pack(const KernelArguments *a)\n{\n    float *to = a->buffers[1];\n"
            "    to[0] = *(const float *)a->buffers[0];\n    to[1] += 1;\n}\n") },
-    { TEXT("library_factor"), TEXT(""), TEXT("double library_factor(double x) { return x + 1; }\n") },
+    { TEXT("library_factor"), TEXT(""),
+      TEXT("double library_factor(double x) { return x + 1; }\n") },
     { TEXT("adam"), TEXT(""),
       TEXT("void adam(const KernelArguments *a)\n{\n"
            "    *(float *)a->buffers[0] += (float)*(const double *)a->buffers[2];\n"
@@ -77,7 +80,8 @@ static int64_t scale_sizes[] = { PIXELS };
 static double scale_scalars[] = { 1 };
 static PlanStep steps[] = {
     { 1, 2, 0, 0, pack_buffers, NULL, NULL, true, 0, 0, 0, 0, 0, TEXT("pack") },
-    { 0, 3, 1, 1, scale_buffers, scale_sizes, scale_scalars, false, 64, 0, 12, 0, 48, TEXT("scale") },
+    { 0, 3, 1, 1, scale_buffers, scale_sizes, scale_scalars, false, 64, 0, 12, 0, 48,
+      TEXT("scale") },
     { 3, 3, 0, 0, adam_buffers, NULL, NULL, false, 0, 1, 0, 12, 0, TEXT("adam") },
 };
 static PlanProgram programs[] = {
@@ -86,11 +90,18 @@ static PlanProgram programs[] = {
     { TEXT("predict"), 3, tensors, 2, steps, 128, 128, 64 },
 };
 static PlanTarget target = { TEXT("host"), TEXT(prelude), 4, kernels, 3, programs };
-static Plan plan = { .model = TEXT("tiny"), .path = TEXT("tiny.seg"), .text = TEXT(""), .options = TEXT(""),
-                     .parameter_bytes = 64, .trainable_bytes = 64, .n_parameters = 1,
-                     .parameters = parameters, .n_targets = 1, .targets = &target };
+static Plan plan = { .model = TEXT("tiny"),
+                     .path = TEXT("tiny.seg"),
+                     .text = TEXT(""),
+                     .options = TEXT(""),
+                     .parameter_bytes = 64,
+                     .trainable_bytes = 64,
+                     .n_parameters = 1,
+                     .parameters = parameters,
+                     .n_targets = 1,
+                     .targets = &target };
 
-/* ---- helpers ---------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static int built, warned;
 static void count_built(void *context, int done, int total)
@@ -109,7 +120,9 @@ static void count_warning(void *context, const char *text)
 
 static Device *open_device(Error *error)
 {
-    DeviceOptions options = { .name = "auto", .threads = 2, .progress = count_built, .warn = count_warning };
+    DeviceOptions options = {
+        .name = "auto", .threads = 2, .progress = count_built, .warn = count_warning
+    };
     built = warned = 0;
     *error = (Error){ 0 };
     return device_open(&options, error);
@@ -125,7 +138,8 @@ static bool run_once(Executor *executor, const char *program, int batch, float *
         && executor_read(executor, program, "y", y, batch, error);
 }
 
-/* Opens everything, predicts with w = 3, and tells how many kernels were built; -1 after an error. */
+/* Opens everything, predicts with w = 3, and tells how many kernels were built; -1 after an error.
+ */
 static int build_and_run(Error *error)
 {
     float w[16] = { 3 }, y[4 * PIXELS] = { 0 };
@@ -178,7 +192,7 @@ static void remove_cache(const char *cache)
     check(rmdir(cache) == 0, "something was left in %s", cache);
 }
 
-/* ---- programs --------------------------------------------------------------------------------- */
+/* ---- programs -------------------------------------------------------------------------------- */
 
 static void check_state(Executor *executor)
 {
@@ -186,8 +200,10 @@ static void check_state(Executor *executor)
     Error error = { 0 };
     executor_state(executor)->learning_rate = 1;
     check(executor_upload(executor, SLAB_PARAMETERS, w, &error), "upload: %s", error.text);
-    check(run_once(executor, "predict", 2, y, &error) && y[11] == 66, "predict, batch 2: %s", error.text);
-    check(run_once(executor, "predict", 3, y, &error) && y[17] == 102, "predict, batch 3: %s", error.text);
+    check(run_once(executor, "predict", 2, y, &error) && y[11] == 66, "predict, batch 2: %s",
+          error.text);
+    check(run_once(executor, "predict", 3, y, &error) && y[17] == 102, "predict, batch 3: %s",
+          error.text);
     executor_read(executor, "predict", "packs", packs, 3, &error);
     check(packs[1] == 1, "packed %g times in two runs", packs[1]);
     check(run_once(executor, "train", 4, y, &error) && y[23] == 138, "train: %s", error.text);
@@ -197,7 +213,8 @@ static void check_state(Executor *executor)
     check(packs[1] == 4, "packed %g times, 4 were needed", packs[1]);
     check(executor_download(executor, SLAB_PARAMETERS, w, &error) && w[0] == 5, "w is %g", w[0]);
     float moments[32];
-    check(executor_download(executor, SLAB_MOMENTS, moments, &error) && moments[16] == 2, "moments");
+    check(executor_download(executor, SLAB_MOMENTS, moments, &error) && moments[16] == 2,
+          "moments");
 }
 
 static void check_refusals(Executor *executor)
@@ -206,15 +223,18 @@ static void check_refusals(Executor *executor)
     Error error = { 0 };
     check(!executor_run(executor, "predict", 5, &error) && strstr(error.text, "1 to 4"), "batch 5");
     check(!executor_run(executor, "predict", 0, &error), "batch 0");
-    check(!executor_run(executor, "dream", 1, &error) && strstr(error.text, "dream"), "unknown program");
+    check(!executor_run(executor, "dream", 1, &error) && strstr(error.text, "dream"),
+          "unknown program");
     check(!executor_write(executor, "train", "y", y, 1, &error), "writing a result");
     check(!executor_read(executor, "train", "image", y, 1, &error), "reading an input");
     check(!executor_read(executor, "train", "y", y, 1, &error), "reading another program's result");
     check(executor_read(executor, "evaluate", "y", y, 1, &error), "reading again: %s", error.text);
     check(!executor_read(executor, "evaluate", "y", y, 2, &error), "reading with another batch");
     executor_write(executor, "evaluate", "image", y, 1, &error);
-    check(!executor_read(executor, "evaluate", "y", y, 1, &error), "reading what a write overwrote");
-    check(executor_read(executor, "evaluate", "packs", y, 1, &error), "a fixed result after a write");
+    check(!executor_read(executor, "evaluate", "y", y, 1, &error),
+          "reading what a write overwrote");
+    check(executor_read(executor, "evaluate", "packs", y, 1, &error),
+          "a fixed result after a write");
 }
 
 static void test_programs(void)
@@ -226,7 +246,8 @@ static void test_programs(void)
     check(device != NULL, "device: %s", error.text);
     if (!device)
         return;
-    check(strstr(device_describe(device), "cpu: 2 threads, ") != NULL, "%s", device_describe(device));
+    check(strstr(device_describe(device), "cpu: 2 threads, ") != NULL, "%s",
+          device_describe(device));
     Executor *executor = executor_open(&plan, device, 4, &error);
     check(executor && built == 4, "executor: %s, %d built", error.text, built);
     if (executor) {
@@ -235,23 +256,26 @@ static void test_programs(void)
         executor_profile(executor, true);
         executor_run(executor, "predict", 4, &error);
         executor_run(executor, "predict", 4, &error);
-        check(executor_step_times(executor)[0] == 0 && executor_step_times(executor)[1] > 0, "step times");
+        check(executor_step_times(executor)[0] == 0 && executor_step_times(executor)[1] > 0,
+              "step times");
         check(executor_bytes(executor) == 64 + 128 + 128 + 4 * 128 + 2 * 64
               && executor_bytes(executor) == plan_bytes(&plan, "host", 4, 2), "%lld bytes",
               (long long)executor_bytes(executor));
     }
     executor_close(executor);
     executor = executor_open_for(&plan, device, "evaluate,predict", 2, &error);
-    check(executor && executor_slab_bytes(executor, SLAB_MOMENTS) == 0, "two programs: %s", error.text);
+    check(executor && executor_slab_bytes(executor, SLAB_MOMENTS) == 0, "two programs: %s",
+          error.text);
     check(executor && !executor_run(executor, "train", 1, &error), "a program that was not opened");
     executor_close(executor);
-    check(!executor_open_for(&plan, device, "predict,dream", 2, &error) && strstr(error.text, "dream"),
+    check(!executor_open_for(&plan, device, "predict,dream", 2, &error)
+              && strstr(error.text, "dream"),
           "opening an unknown program");
     device_close(device);
     remove_cache(cache);
 }
 
-/* ---- the cache -------------------------------------------------------------------------------- */
+/* ---- the cache ------------------------------------------------------------------------------- */
 
 /* Damaged copies take the files' places: what is loaded from the old ones must not change. */
 static void cut(const char *path)
@@ -280,13 +304,15 @@ static void test_cache(void)
     set_cache("cache", cache);
     check(build_and_run(&error) == 4, "first build: %d built; %s", built, error.text);
     check(visit_cache(cache, ".c", NULL) == 4 && visit_cache(cache, ".o", NULL) == 4
-          && visit_cache(cache, ".so", NULL) == 1 && visit_cache(cache, ".log", NULL) == 0, "cached files");
+              && visit_cache(cache, ".so", NULL) == 1 && visit_cache(cache, ".log", NULL) == 0,
+          "cached files");
     check(build_and_run(&error) == 0, "second build: %d built; %s", built, error.text);
     kernels[1].header = TEXT("another comment");
     check(build_and_run(&error) == 0, "another comment: %d built", built);
     for (int i = 0; i < 4; i++) {
         visit_cache(cache, ".so", damages[i]);
-        check(build_and_run(&error) == 0, "library damaged (%d): %d built; %s", i, built, error.text);
+        check(build_and_run(&error) == 0, "library damaged (%d): %d built; %s", i, built,
+              error.text);
         visit_cache(cache, ".so", damages[i]);
         visit_cache(cache, ".o", damages[i]);
         check(build_and_run(&error) == 4, "all damaged (%d): %d built; %s", i, built, error.text);
@@ -298,7 +324,8 @@ static void test_cache(void)
                            "    ((float *)a->buffers[1])[0] = *(float *)a->buffers[0];\n}\n");
     check(build_and_run(&error) == 1, "one kernel changed: %d built; %s", built, error.text);
     kernels[1].body = body;
-    check(visit_cache(cache, "", NULL) == 4 * 2 + 2 + 2 + 1, "%d files", visit_cache(cache, "", NULL));
+    check(visit_cache(cache, "", NULL) == 4 * 2 + 2 + 2 + 1, "%d files",
+          visit_cache(cache, "", NULL));
     remove_cache(cache);
 }
 
@@ -331,13 +358,13 @@ static void test_no_cache(void)
     mkdir(temporary, 0700);
     setenv("TMPDIR", temporary, 1);
     setenv("SEG_CACHE", "/proc/nowhere", 1);
-    check(build_and_run(&error) == 4 && warned == 1, "no cache folder: %d built, %d warnings; %s", built,
-          warned, error.text);
+    check(build_and_run(&error) == 4 && warned == 1, "no cache folder: %d built, %d warnings; %s",
+          built, warned, error.text);
     check(rmdir(temporary) == 0, "the temporary folder is not removed");
     unsetenv("TMPDIR");
 }
 
-/* ---- compilers -------------------------------------------------------------------------------- */
+/* ---- compilers ------------------------------------------------------------------------------- */
 
 static void test_compilers(void)
 {
@@ -345,13 +372,15 @@ static void test_compilers(void)
     Error error;
     set_cache("compilers", cache);
     setenv("SEG_CC", "/nowhere/cc", 1);
-    check(build_and_run(&error) == -1 && error.code == EXIT_ENVIRONMENT && strstr(error.text, "/nowhere/cc")
-          && error.hint[0], "no compiler: %s", error.text);
+    check(build_and_run(&error) == -1 && error.code == EXIT_ENVIRONMENT
+              && strstr(error.text, "/nowhere/cc") && error.hint[0],
+          "no compiler: %s", error.text);
     setenv("SEG_CC", "false", 1);
     check(build_and_run(&error) == -1 && error.code == EXIT_ENVIRONMENT, "false: %s", error.text);
     unsetenv("SEG_CC");
     setenv("PATH", "/nowhere", 1);
-    check(build_and_run(&error) == -1 && strstr(error.hint, "apt install"), "empty PATH: %s", error.text);
+    check(build_and_run(&error) == -1 && strstr(error.hint, "apt install"), "empty PATH: %s",
+          error.text);
     setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
     setenv("SEG_CC", " gcc  -DEXTRA ", 1);
     if (access("/usr/bin/gcc", X_OK) == 0)
@@ -359,23 +388,28 @@ static void test_compilers(void)
     setenv("SEG_CC", "clang", 1);
     if (access("/usr/bin/clang", X_OK) == 0) {
         int result = build_and_run(&error);
-        check(result == 4 || (result == -1 && strstr(error.hint, "libomp-dev")), "clang: %s", error.text);
+        check(result == 4 || (result == -1 && strstr(error.hint, "libomp-dev")), "clang: %s",
+              error.text);
     }
     unsetenv("SEG_CC");
     char *body = kernels[1].body;
     kernels[1].body = TEXT("void pack(void)\n{\n    nonsense here;\n}\n");
-    check(build_and_run(&error) == -1 && error.code == EXIT_ENVIRONMENT && strstr(error.text, "kernel pack")
-          && strstr(error.text, "nonsense") && strstr(error.hint, ".log"), "wrong C: %s", error.text);
+    check(build_and_run(&error) == -1 && error.code == EXIT_ENVIRONMENT
+              && strstr(error.text, "kernel pack") && strstr(error.text, "nonsense")
+              && strstr(error.hint, ".log"),
+          "wrong C: %s", error.text);
     kernels[1].body = TEXT("void packed(void) {}\n");
-    check(build_and_run(&error) == -1 && error.code == EXIT_USER && strstr(error.text, "no function"),
+    check(build_and_run(&error) == -1 && error.code == EXIT_USER
+              && strstr(error.text, "no function"),
           "no function: %s", error.text);
     kernels[1].body = TEXT("void missing(void);\nvoid pack(void) { missing(); }\n");
-    check(build_and_run(&error) == -1 && strstr(error.text, "missing"), "not linkable: %s", error.text);
+    check(build_and_run(&error) == -1 && strstr(error.text, "missing"), "not linkable: %s",
+          error.text);
     kernels[1].body = body;
     remove_cache(cache);
 }
 
-/* ---- memory, trust ---------------------------------------------------------------------------- */
+/* ---- memory, trust --------------------------------------------------------------------------- */
 
 static void test_limits(void)
 {
@@ -389,10 +423,12 @@ static void test_limits(void)
     }
     programs[2].sample_bytes = (int64_t)1 << 30;
     check(!executor_open(&plan, device, 100000, &error) && error.code == EXIT_ENVIRONMENT
-          && strstr(error.text, "batch 100000 needs 100000.00 GiB")
-          && strstr(error.hint, "the largest batch that fits is "), "memory: %s; %s", error.text, error.hint);
+              && strstr(error.text, "batch 100000 needs 100000.00 GiB")
+              && strstr(error.hint, "the largest batch that fits is "),
+          "memory: %s; %s", error.text, error.hint);
     programs[2].sample_bytes = (int64_t)1 << 43;
-    check(!executor_open(&plan, device, 1, &error) && strstr(error.hint, "not even"), "memory: %s", error.hint);
+    check(!executor_open(&plan, device, 1, &error) && strstr(error.hint, "not even"), "memory: %s",
+          error.hint);
     programs[2].sample_bytes = (int64_t)1 << 30;
     Executor *executor = executor_open_for(&plan, device, "train", 100, &error);
     check(executor != NULL, "memory of other programs is asked for: %s", error.text);
@@ -410,7 +446,8 @@ static void test_limits(void)
     executor_close(executor);
     plan.foreign = false;
     target.name = TEXT("other");
-    check(!executor_open(&plan, device, 1, &error) && strstr(error.hint, "--target host"), "%s", error.text);
+    check(!executor_open(&plan, device, 1, &error) && strstr(error.hint, "--target host"), "%s",
+          error.text);
     target.name = TEXT("host");
     device_close(device);
     DeviceOptions cuda = { .name = "cuda" };

@@ -1,4 +1,5 @@
-/* Initial values, safetensors files, weights by name; and the writing of files that they rest on. */
+/* Initial values, safetensors files, weights by name; and the writing of files that they rest on.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -30,7 +31,7 @@ static void check(bool right, const char *format, ...)
     va_end(arguments);
 }
 
-/* ---- a model ---------------------------------------------------------------------------------- */
+/* ---- a model --------------------------------------------------------------------------------- */
 
 enum { WEIGHTS = 6000 };
 static PlanParameter parameters[] = {
@@ -38,8 +39,11 @@ static PlanParameter parameters[] = {
     { (char *)"a.bias", 1, { 3 }, true, PLAN_INIT_CONSTANT, -2, 24000 },
     { (char *)"n.running_var", 1, { 3 }, false, PLAN_INIT_CONSTANT, 1, 24064 },
 };
-static const Plan plan = { .model = (char *)"tiny", .parameter_bytes = 24128, .trainable_bytes = 24064,
-                           .n_parameters = 3, .parameters = parameters };
+static const Plan plan = { .model = (char *)"tiny",
+                           .parameter_bytes = 24128,
+                           .trainable_bytes = 24064,
+                           .n_parameters = 3,
+                           .parameters = parameters };
 
 static void test_initial_values(void)
 {
@@ -57,16 +61,18 @@ static void test_initial_values(void)
         least = fmin(least, first[i]);
         most = fmax(most, first[i]);
     }
-    check(least >= -0.25 && most < 0.25 && least < -0.249 && most > 0.249, "range %g to %g", least, most);
+    check(least >= -0.25 && most < 0.25 && least < -0.249 && most > 0.249, "range %g to %g", least,
+          most);
     check(fabs(sum / WEIGHTS) < 0.006, "mean %g", sum / WEIGHTS);
     check(fabs(squares / WEIGHTS - 0.0625 / 3) < 0.001, "variance %g", squares / WEIGHTS);
-    check(first[6000] == -2 && first[6002] == -2 && first[6003] == 0 && first[6016] == 1, "constants");
+    check(first[6000] == -2 && first[6002] == -2 && first[6003] == 0 && first[6016] == 1,
+          "constants");
     free(first);
     free(second);
     free(third);
 }
 
-/* ---- safetensors: round trip ------------------------------------------------------------------ */
+/* ---- safetensors: round trip ----------------------------------------------------------------- */
 
 static const float floats[6] = { 1, -2, 3.5f, 0, 1e-30f, -1e30f };
 static const uint8_t bytes_of_u8[3] = { 1, 2, 255 };
@@ -74,14 +80,35 @@ static const uint8_t bytes_of_u8[3] = { 1, 2, 255 };
 static SafeTensors sample(void)
 {
     static SafeTensor tensors[] = {
-        { .name = (char *)"z.weight", .type = PLAN_F32, .rank = 2, .dims = { 2, 3 }, .data = floats, .bytes = 24 },
-        { .name = (char *)"a.mask", .type = PLAN_U8, .rank = 1, .dims = { 3 }, .data = bytes_of_u8, .bytes = 3 },
-        { .name = (char *)"m\xc3\xa4\"\\", .type = PLAN_F32, .rank = 0, .data = floats, .bytes = 4 },
-        { .name = (char *)"empty", .type = PLAN_F32, .rank = 2, .dims = { 0, 4 }, .data = floats, .bytes = 0 },
+        { .name = (char *)"z.weight",
+          .type = PLAN_F32,
+          .rank = 2,
+          .dims = { 2, 3 },
+          .data = floats,
+          .bytes = 24 },
+        { .name = (char *)"a.mask",
+          .type = PLAN_U8,
+          .rank = 1,
+          .dims = { 3 },
+          .data = bytes_of_u8,
+          .bytes = 3 },
+        { .name = (char *)"m\xc3\xa4\"\\",
+          .type = PLAN_F32,
+          .rank = 0,
+          .data = floats,
+          .bytes = 4 },
+        { .name = (char *)"empty",
+          .type = PLAN_F32,
+          .rank = 2,
+          .dims = { 0, 4 },
+          .data = floats,
+          .bytes = 0 },
     };
     static char *keys[] = { (char *)"curves", (char *)"path" };
     static char *values[] = { (char *)"1 2\n\t\"3\" \\ \x01", (char *)"caf\xc3\xa9 \xff" };
-    return (SafeTensors){ .n_tensors = 4, .tensors = tensors, .n_metadata = 2, .keys = keys, .values = values };
+    return (SafeTensors){
+        .n_tensors = 4, .tensors = tensors, .n_metadata = 2, .keys = keys, .values = values
+    };
 }
 
 static void test_round_trip(const char *path)
@@ -110,12 +137,13 @@ static void test_round_trip(const char *path)
     safetensors_close(back);
 }
 
-/* ---- safetensors: damage ---------------------------------------------------------------------- */
+/* ---- safetensors: damage --------------------------------------------------------------------- */
 
 static SafeTensors *parse(const void *bytes, size_t size, Error *error)
 {
     *error = (Error){ 0 };
-    char *copy = malloc(size ? size : 1); /* exactly as long: AddressSanitizer sees reads behind it */
+    char *copy =
+        malloc(size ? size : 1); /* exactly as long: AddressSanitizer sees reads behind it */
     memcpy(copy, bytes, size);
     return safetensors_parse(copy, size, "w.safetensors", error);
 }
@@ -158,13 +186,14 @@ static void expect(const char *header, size_t data, const char *want)
     bytes[1] = (char)(length >> 8);
     memcpy(bytes + 8, header, length);
     SafeTensors *file = parse(bytes, 8 + length + data, &error);
-    check(want ? !file && strstr(error.text, want) : file != NULL, "%.60s: got '%s', want '%s'", header,
-          file ? "" : error.text, want ? want : "");
+    check(want ? !file && strstr(error.text, want) : file != NULL, "%.60s: got '%s', want '%s'",
+          header, file ? "" : error.text, want ? want : "");
     safetensors_close(file);
 }
 
 #define A "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"
-#define B(begin, end) "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" #begin "," #end "]}"
+#define B(begin, end)                                                                              \
+    "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" #begin "," #end "]}"
 
 static void test_headers(void)
 {
@@ -172,13 +201,15 @@ static void test_headers(void)
     expect("{" A "," B(8, 12) "}", 12, NULL);
     expect("{" B(8, 12) "," A "}   ", 12, NULL);
     expect("{\"__metadata__\":{}," A "}", 8, NULL);
-    expect("{\"\\u00e9\\ud83d\\ude00\":{\"shape\":[],\"data_offsets\":[0,1],\"dtype\":\"U8\"}}", 1, NULL);
+    expect("{\"\\u00e9\\ud83d\\ude00\":{\"shape\":[],\"data_offsets\":[0,1],\"dtype\":\"U8\"}}", 1,
+           NULL);
     expect("", 0, "'{' expected");
     expect("[]", 0, "'{' expected");
     expect(" {}", 0, "'{' expected");
     expect("{} x", 0, "behind the header");
     expect("{" A "," A "}", 8, "overlap");
-    expect("{" A ",\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "are named 'a'");
+    expect("{" A ",\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12,
+           "are named 'a'");
     expect("{" A "," B(4, 8) "}", 8, "overlap");
     expect("{" A "," B(12, 16) "}", 16, "hole");
     expect("{" A "}", 9, "belong to no tensor");
@@ -190,29 +221,34 @@ static void test_headers(void)
     expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "lacks");
     expect("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
            "unexpected key 'dtype'");
-    expect("{\"a\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "unknown type 'F99'");
-    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "a number from 0");
-    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[02],\"data_offsets\":[0,8]}}", 8, "a number from 0");
+    expect("{\"a\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+           "unknown type 'F99'");
+    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8,
+           "a number from 0");
+    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[02],\"data_offsets\":[0,8]}}", 8,
+           "a number from 0");
     expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "']' expected");
-    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}", 8,
-           "not what its shape");
+    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}",
+           8, "not what its shape");
     expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8,
            "too large");
     expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8,
            "more than 8");
-    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", 8, "a number from 0");
+    expect("{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", 8,
+           "a number from 0");
     expect("{\"a\\q\":{}}", 0, "wrong character or escape");
     expect("{\"a\\u0000\":{}}", 0, "wrong character or escape");
     expect("{\"a\\ud800\":{}}", 0, "wrong character or escape");
     expect("{\"a\n\":{}}", 0, "wrong character or escape");
     expect("{\"a\xff\":{}}", 0, "wrong character or escape");
-    expect("{\"a\\u000a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, "control character");
+    expect("{\"a\\u000a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1,
+           "control character");
     expect("{\"__metadata__\":{\"k\":1}}", 0, "'\"' expected");
     expect("{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, "'k' twice");
     expect("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "stands there twice");
 }
 
-/* ---- weights by name -------------------------------------------------------------------------- */
+/* ---- weights by name ------------------------------------------------------------------------- */
 
 static void test_elements(void)
 {
@@ -235,12 +271,29 @@ static void test_load(void)
     Error error = { 0 };
     for (int i = 0; i < WEIGHTS; i++)
         data[i] = (float)i;
-    SafeTensor tensors[] = { /* sorted by name, as a file's are */
+    SafeTensor tensors[] = {
+        /* sorted by name, as a file's are */
         { .name = (char *)"a.bias", .rank = 1, .dims = { 3 }, .data = data + 1, .bytes = 12 },
-        { .name = (char *)"a.weight", .rank = 4, .dims = { 20, 3, 10, 10 }, .data = data, .bytes = 24000 },
-        { .name = (char *)"n.num_batches_tracked", .type = PLAN_U8, .dtype = "I64", .data = &count, .bytes = 8 },
-        { .name = (char *)"n.running_var", .rank = 1, .dims = { 3 }, .data = data + 5, .bytes = 12 },
-        { .name = (char *)"optimizer.exp_avg.a.bias", .rank = 1, .dims = { 3 }, .data = data, .bytes = 12 },
+        { .name = (char *)"a.weight",
+          .rank = 4,
+          .dims = { 20, 3, 10, 10 },
+          .data = data,
+          .bytes = 24000 },
+        { .name = (char *)"n.num_batches_tracked",
+          .type = PLAN_U8,
+          .dtype = "I64",
+          .data = &count,
+          .bytes = 8 },
+        { .name = (char *)"n.running_var",
+          .rank = 1,
+          .dims = { 3 },
+          .data = data + 5,
+          .bytes = 12 },
+        { .name = (char *)"optimizer.exp_avg.a.bias",
+          .rank = 1,
+          .dims = { 3 },
+          .data = data,
+          .bytes = 12 },
     };
     SafeTensors file = { .n_tensors = 5, .tensors = tensors, .path = "w.safetensors" };
     check(params_load(&plan, &file, slab, true, &error), "loading: %s", error.text);
@@ -248,10 +301,12 @@ static void test_load(void)
     memset(slab, 0, 24128);
     tensors[1].dims[3] = 11;
     tensors[3].name = (char *)"n.running_xyz";
-    check(!params_load(&plan, &file, slab, true, &error) && strstr(error.text, "w.safetensors")
-          && strstr(error.text, "1 of another shape: a.weight is [20,3,10,11], not [20,3,10,10]")
-          && strstr(error.text, "1 missing: n.running_var") && strstr(error.text, "1 unexpected: n.running_xyz")
-          && error.hint[0], "differences: %s", error.text);
+    check(
+        !params_load(&plan, &file, slab, true, &error) && strstr(error.text, "w.safetensors")
+            && strstr(error.text, "1 of another shape: a.weight is [20,3,10,11], not [20,3,10,10]")
+            && strstr(error.text, "1 missing: n.running_var")
+            && strstr(error.text, "1 unexpected: n.running_xyz") && error.hint[0],
+        "differences: %s", error.text);
     check(slab[6000] == 0, "a load that failed changed something");
     check(params_load(&plan, &file, slab, false, &error) && slab[6000] == 1 && slab[0] == 0
           && strstr(error.text, "left out"), "lenient loading: %s", error.text);
@@ -259,7 +314,7 @@ static void test_load(void)
     free(slab);
 }
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static void test_full_disk(const char *path)
 {
@@ -295,7 +350,8 @@ static void test_links_and_folders(const char *path)
     snprintf(deep, sizeof deep, "%s/a/b//c/", folder);
     snprintf(file, sizeof file, "%s/d", path);
     check(symlink(path, link) == 0 && file_write(link, "new", 3, &error) && lstat(link, &facts) == 0
-          && S_ISLNK(facts.st_mode) && stat(path, &facts) == 0 && facts.st_size == 3, "a link is replaced");
+              && S_ISLNK(facts.st_mode) && stat(path, &facts) == 0 && facts.st_size == 3,
+          "a link is replaced");
     check(folder_make(deep, &error) && folder_make(deep, &error) && stat(deep, &facts) == 0,
           "folders: %s", error.text);
     check(!folder_make(file, &error) && error.code == EXIT_ENVIRONMENT, "a folder in a file");

@@ -32,7 +32,7 @@ static void check(bool right, const char *format, ...)
     va_end(arguments);
 }
 
-/* ---- a plan ----------------------------------------------------------------------------------- */
+/* ---- a plan ---------------------------------------------------------------------------------- */
 
 typedef struct {
     Plan plan;
@@ -52,29 +52,37 @@ static char *text(const char *constant) { return (char *)constant; }
 static void make_sample(Sample *s)
 {
     *s = (Sample){
-        .plan = { .model = text("tiny"), .path = text("models/tiny.seg"), .text = text("model tiny {\n}\n"),
-                  .options = text("-D width=16"), .parameter_bytes = 256, .trainable_bytes = 192,
-                  .n_parameters = 3, .parameters = s->parameters, .n_targets = 1, .targets = &s->target },
-        .parameters = {
-            { text("a.weight"), 4, { 2, 3, 2, 2 }, true, PLAN_INIT_UNIFORM, 0.25, 0 },
-            { text("a.bias"), 1, { 2 }, true, PLAN_INIT_CONSTANT, 0, 128 },
-            { text("n.running_mean"), 1, { 16 }, false, PLAN_INIT_CONSTANT, 1, 192 } },
+        .plan = { .model = text("tiny"),
+                  .path = text("models/tiny.seg"),
+                  .text = text("model tiny {\n}\n"),
+                  .options = text("-D width=16"),
+                  .parameter_bytes = 256,
+                  .trainable_bytes = 192,
+                  .n_parameters = 3,
+                  .parameters = s->parameters,
+                  .n_targets = 1,
+                  .targets = &s->target },
+        .parameters = { { text("a.weight"), 4, { 2, 3, 2, 2 }, true, PLAN_INIT_UNIFORM, 0.25, 0 },
+                        { text("a.bias"), 1, { 2 }, true, PLAN_INIT_CONSTANT, 0, 128 },
+                        { text("n.running_mean"), 1, { 16 }, false, PLAN_INIT_CONSTANT, 1, 192 } },
         .target = { text("host"), text("#include <math.h>\n"), 3, s->kernels, 2, s->programs },
-        .kernels = {
-            { text("scale"), text("%1 = mul"), text("void scale(void) {}\n") },
-            { text("finish"), text(""), text("void finish(void) {}\n") },
-            { text("library_help"), text(""), text("void help(void) {}\n") } },
-        .programs = {
-            { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64 },
-            { text("predict"), 0, NULL, 0, NULL, 64, 0, 0 } },
-        .tensors = {
-            { text("image"), ROLE_INPUT, PLAN_U8, true, { 3, 5, 7 }, { SLAB_ACTIVATIONS, 0, 128 } },
-            { text("loss"), ROLE_LOSS, PLAN_F32, false, { 1, 1, 1 }, { SLAB_FIXED, 64, 4 } },
-            { text("image"), ROLE_GRADIENT, PLAN_F32, true, { 3, 5, 7 }, { SLAB_ACTIVATIONS, 128, 448 } } },
-        .steps = {
-            { 0, 3, 2, 1, s->buffers, s->sizes, s->scalars, true, 64, 1, 2, 3, 4, text("scale it") },
-            { 1, 1, 0, 0, s->buffers, NULL, NULL, false, 0, 0, 0, 0, 0, text("") } },
-        .buffers = { { SLAB_ACTIVATIONS, 128, 448 }, { SLAB_MOMENTS, 192, 192 }, { SLAB_FIXED, 0, 128 } },
+        .kernels = { { text("scale"), text("%1 = mul"), text("void scale(void) {}\n") },
+                     { text("finish"), text(""), text("void finish(void) {}\n") },
+                     { text("library_help"), text(""), text("void help(void) {}\n") } },
+        .programs = { { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64 },
+                      { text("predict"), 0, NULL, 0, NULL, 64, 0, 0 } },
+        .tensors = { { text("image"), ROLE_INPUT, PLAN_U8, true, { 3, 5, 7 },
+                       { SLAB_ACTIVATIONS, 0, 128 } },
+                     { text("loss"), ROLE_LOSS, PLAN_F32, false, { 1, 1, 1 },
+                       { SLAB_FIXED, 64, 4 } },
+                     { text("image"), ROLE_GRADIENT, PLAN_F32, true, { 3, 5, 7 },
+                       { SLAB_ACTIVATIONS, 128, 448 } } },
+        .steps = { { 0, 3, 2, 1, s->buffers, s->sizes, s->scalars, true, 64, 1, 2, 3, 4,
+                     text("scale it") },
+                   { 1, 1, 0, 0, s->buffers, NULL, NULL, false, 0, 0, 0, 0, 0, text("") } },
+        .buffers = { { SLAB_ACTIVATIONS, 128, 448 },
+                     { SLAB_MOMENTS, 192, 192 },
+                     { SLAB_FIXED, 0, 128 } },
         .sizes = { 3, -5 },
         .scalars = { 1.5 },
     };
@@ -97,11 +105,14 @@ static void test_round_trip(void)
     check(plan != NULL, "round trip: %s", error.text);
     if (plan) {
         char *again = plan_bytes_make(plan, &again_size);
-        check(again_size == size && memcmp(again, bytes, size) == 0, "round trip gives other bytes");
+        check(again_size == size && memcmp(again, bytes, size) == 0,
+              "round trip gives other bytes");
         const PlanTarget *target = plan_target(plan, "host");
-        check(target && plan_program(target, "predict") && !plan_program(target, "eval"), "looking up");
+        check(target && plan_program(target, "predict") && !plan_program(target, "eval"),
+              "looking up");
         check(plan->parameters[0].dims[1] == 3 && plan->parameters[2].value == 1
-              && strcmp(plan->text, sample.plan.text) == 0 && target->programs[0].steps[0].sizes[1] == -5,
+                  && strcmp(plan->text, sample.plan.text) == 0
+                  && target->programs[0].steps[0].sizes[1] == -5,
               "fields of a plan");
         free(again);
     }
@@ -109,7 +120,7 @@ static void test_round_trip(void)
     free(bytes);
 }
 
-/* ---- accidents -------------------------------------------------------------------------------- */
+/* ---- accidents ------------------------------------------------------------------------------- */
 
 static void test_damage(void)
 {
@@ -123,7 +134,8 @@ static void test_damage(void)
         for (int bit = 0; bit < 8; bit++) {
             bytes[i] ^= (unsigned char)(1 << bit);
             Plan *plan = read_back(bytes, size, &error);
-            wrong += plan || error.code != EXIT_USER || !strstr(error.text, "tiny.plan") || !error.hint[0];
+            wrong += plan || error.code != EXIT_USER || !strstr(error.text, "tiny.plan")
+                  || !error.hint[0];
             plan_close(plan);
             bytes[i] ^= (unsigned char)(1 << bit);
         }
@@ -144,7 +156,8 @@ static void test_damage(void)
     free(longer);
     bytes[8] = 3;
     read_back(bytes, size, &error);
-    check(strstr(error.text, "made by a newer segc: plan version 3, this segrun reads up to 1") != NULL,
+    check(strstr(error.text, "made by a newer segc: plan version 3, this segrun reads up to 1")
+              != NULL,
           "newer version: %s", error.text);
     free(bytes);
 }
@@ -158,8 +171,8 @@ static void seal(unsigned char *bytes, size_t size)
     }
 }
 
-/* Damage with a right checksum: it may be accepted, but must not crash, and what is accepted must be
- * a plan that can be written again. */
+/* Damage with a right checksum: it may be accepted, but must not crash, and what is accepted must
+ * be a plan that can be written again. */
 static void test_malice(void)
 {
     static const unsigned char values[] = { 0, 1, 2, 5, 0x40, 0x7f, 0x80, 0xff };
@@ -186,7 +199,8 @@ static void test_malice(void)
             plan_close(plan);
             bytes[i] = before;
         }
-    check(wrong == 0, "%d damaged plans (of %d accepted ones) came back otherwise", wrong, accepted);
+    check(wrong == 0, "%d damaged plans (of %d accepted ones) came back otherwise", wrong,
+          accepted);
     wrong = 0;
     for (size_t length = 32; length < size; length++) {
         unsigned char *part = malloc(length);
@@ -201,49 +215,50 @@ static void test_malice(void)
     free(bytes);
 }
 
-/* ---- one thing wrong -------------------------------------------------------------------------- */
+/* ---- one thing wrong ------------------------------------------------------------------------- */
 
-#define CASES \
-    CASE(s->parameters[1].offset = 100, "'a.bias'") \
-    CASE(s->parameters[1].offset = 64, "overlap") \
-    CASE(s->parameters[1].offset = -64, "offset") \
-    CASE(s->parameters[1].offset = 192, "'a.bias'") \
-    CASE(s->parameters[2].offset = 128, "'n.running_mean'") \
-    CASE(s->parameters[1].name = text("a.weight"), "two parameters are named 'a.weight'") \
-    CASE(s->parameters[1].name = text(""), "empty") \
-    CASE(s->parameters[1].name = text("a\033[2J"), "control character") \
-    CASE(s->parameters[0].dims[1] = 0, "impossible shape") \
-    CASE(s->parameters[0].dims[1] = -3, "impossible shape") \
-    CASE(s->parameters[0].dims[1] = INT64_MAX / 2, "impossible shape") \
-    CASE((s->parameters[0].dims[0] = (int64_t)1 << 31, s->parameters[0].dims[1] = (int64_t)1 << 31), \
-         "impossible shape") \
-    CASE(s->parameters[0].init = 7, "initial value") \
-    CASE(s->parameters[0].value = 0.0 / 0.0, "finite") \
-    CASE(s->plan.trainable_bytes = 320, "are trainable") \
-    CASE(s->plan.parameter_bytes = -1, "the size of the parameters is -1") \
-    CASE(s->plan.parameter_bytes = INT64_MAX, "the size of the parameters") \
-    CASE(s->plan.model = text("../tiny"), "no identifier") \
-    CASE(s->kernels[0].name = text("scale it"), "no identifier") \
-    CASE(s->kernels[0].name = text("7scale"), "no identifier") \
-    CASE(s->kernels[1].name = text("scale"), "two kernels") \
-    CASE(s->programs[1].name = text("train"), "two programs") \
-    CASE(s->steps[1].kernel = 3, "kernel 3 of 3") \
-    CASE(s->steps[1].kernel = -1, "program 'train', step 1") \
-    CASE(s->steps[1].kernel = 2, "'library_help' cannot be run") \
-    CASE(s->steps[0].scratch = 128, "scratch") \
-    CASE(s->buffers[0].offset = 256, "outside the 640 bytes of the activations") \
-    CASE(s->buffers[0].offset = 100, "multiple of 64") \
-    CASE(s->buffers[0].offset = INT64_MIN, "outside") \
-    CASE(s->buffers[0].bytes = INT64_MAX, "outside") \
-    CASE(s->buffers[0].bytes = -1, "outside") \
-    CASE(s->buffers[1].bytes = 256, "outside the 384 bytes of the moments") \
-    CASE(s->buffers[2].slab = SLAB_COUNT, "unknown slab 5") \
-    CASE(s->programs[0].fixed_bytes = 64, "fixed data") \
-    CASE(s->programs[0].sample_bytes = (int64_t)1 << 60, "activations") \
-    CASE(s->tensors[0].role = ROLE_METRIC, "two results are named 'image'") \
-    CASE(s->tensors[0].dims[2] = 9, "does not fit") \
-    CASE(s->tensors[0].dims[2] = INT64_MAX, "does not fit") \
-    CASE(s->tensors[0].batched = false, "wrong slab") \
+#define CASES                                                                                      \
+    CASE(s->parameters[1].offset = 100, "'a.bias'")                                                \
+    CASE(s->parameters[1].offset = 64, "overlap")                                                  \
+    CASE(s->parameters[1].offset = -64, "offset")                                                  \
+    CASE(s->parameters[1].offset = 192, "'a.bias'")                                                \
+    CASE(s->parameters[2].offset = 128, "'n.running_mean'")                                        \
+    CASE(s->parameters[1].name = text("a.weight"), "two parameters are named 'a.weight'")          \
+    CASE(s->parameters[1].name = text(""), "empty")                                                \
+    CASE(s->parameters[1].name = text("a\033[2J"), "control character")                            \
+    CASE(s->parameters[0].dims[1] = 0, "impossible shape")                                         \
+    CASE(s->parameters[0].dims[1] = -3, "impossible shape")                                        \
+    CASE(s->parameters[0].dims[1] = INT64_MAX / 2, "impossible shape")                             \
+    CASE((s->parameters[0].dims[0] = (int64_t)1 << 31,                                             \
+          s->parameters[0].dims[1] = (int64_t)1 << 31),                                            \
+         "impossible shape")                                                                       \
+    CASE(s->parameters[0].init = 7, "initial value")                                               \
+    CASE(s->parameters[0].value = 0.0 / 0.0, "finite")                                             \
+    CASE(s->plan.trainable_bytes = 320, "are trainable")                                           \
+    CASE(s->plan.parameter_bytes = -1, "the size of the parameters is -1")                         \
+    CASE(s->plan.parameter_bytes = INT64_MAX, "the size of the parameters")                        \
+    CASE(s->plan.model = text("../tiny"), "no identifier")                                         \
+    CASE(s->kernels[0].name = text("scale it"), "no identifier")                                   \
+    CASE(s->kernels[0].name = text("7scale"), "no identifier")                                     \
+    CASE(s->kernels[1].name = text("scale"), "two kernels")                                        \
+    CASE(s->programs[1].name = text("train"), "two programs")                                      \
+    CASE(s->steps[1].kernel = 3, "kernel 3 of 3")                                                  \
+    CASE(s->steps[1].kernel = -1, "program 'train', step 1")                                       \
+    CASE(s->steps[1].kernel = 2, "'library_help' cannot be run")                                   \
+    CASE(s->steps[0].scratch = 128, "scratch")                                                     \
+    CASE(s->buffers[0].offset = 256, "outside the 640 bytes of the activations")                   \
+    CASE(s->buffers[0].offset = 100, "multiple of 64")                                             \
+    CASE(s->buffers[0].offset = INT64_MIN, "outside")                                              \
+    CASE(s->buffers[0].bytes = INT64_MAX, "outside")                                               \
+    CASE(s->buffers[0].bytes = -1, "outside")                                                      \
+    CASE(s->buffers[1].bytes = 256, "outside the 384 bytes of the moments")                        \
+    CASE(s->buffers[2].slab = SLAB_COUNT, "unknown slab 5")                                        \
+    CASE(s->programs[0].fixed_bytes = 64, "fixed data")                                            \
+    CASE(s->programs[0].sample_bytes = (int64_t)1 << 60, "activations")                            \
+    CASE(s->tensors[0].role = ROLE_METRIC, "two results are named 'image'")                        \
+    CASE(s->tensors[0].dims[2] = 9, "does not fit")                                                \
+    CASE(s->tensors[0].dims[2] = INT64_MAX, "does not fit")                                        \
+    CASE(s->tensors[0].batched = false, "wrong slab")                                              \
     CASE(s->tensors[1].type = 2, "unknown type 2")
 
 static void expect_refused(const Sample *sample, const char *change, const char *want)
@@ -252,8 +267,8 @@ static void expect_refused(const Sample *sample, const char *change, const char 
     Error error;
     void *bytes = plan_bytes_make(&sample->plan, &size);
     Plan *plan = read_back(bytes, size, &error);
-    check(!plan && strstr(error.text, want), "%s: got '%s', want '%s'", change, plan ? "" : error.text,
-          want);
+    check(!plan && strstr(error.text, want), "%s: got '%s', want '%s'", change,
+          plan ? "" : error.text, want);
     plan_close(plan);
     free(bytes);
 }
@@ -266,7 +281,7 @@ static void test_checks(void)
 #undef CASE
 }
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static void test_files(void)
 {
@@ -292,7 +307,8 @@ static void test_files(void)
           "writing into a folder that is not there");
     check(!plan_open("/nowhere/tiny.plan", &error) && strstr(error.text, "/nowhere/tiny.plan")
           && error.hint[0], "opening what is not there: %s", error.text);
-    check(!plan_open(folder, &error) && strstr(error.text, "a folder"), "opening a folder: %s", error.text);
+    check(!plan_open(folder, &error) && strstr(error.text, "a folder"), "opening a folder: %s",
+          error.text);
     if (geteuid() == 0 && chown(path, 12345, 12345) == 0) {
         plan = plan_open(path, &error);
         check(plan && plan->foreign, "another user's plan is not recognised");

@@ -123,7 +123,7 @@ static int add_define(Compilation *c, char *text)
     return EXIT_FINE;
 }
 
-/* Every word of a comma list stands in `known`, a list with blanks. The first that does not, or NULL. */
+/* The first word of a comma list that does not stand in `known`, a list with blanks; or NULL. */
 static const char *unknown_word(Compilation *c, const char *list, const char *known)
 {
     for (;; list++) {
@@ -143,7 +143,9 @@ static int set_targets(Compilation *c, const char *list)
     c->targets = list;
     if (unknown && !strcmp(unknown, "cuda"))
         return usage("--target cuda: this build has the host target only");
-    return unknown ? usage("--target: no target is called '%s'; there is host", unknown) : EXIT_FINE;
+    if (unknown)
+        return usage("--target: no target is called '%s'; there is host", unknown);
+    return EXIT_FINE;
 }
 
 static int set_no_fuse(Compilation *c, const char *list)

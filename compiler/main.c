@@ -326,7 +326,8 @@ static int run_command(Command *command)
         write_sources(c, plan, command->emit_source);
     if (plan && (command->output || !c->explain)) {
         const char *path = command->output ? command->output : default_output(c);
-        if (write_plan(c, plan, path) && !c->json)
+        bool table = c->explain || command->summary_batch; /* then standard output is that */
+        if (write_plan(c, plan, path) && !c->json && !table)
             printf("%s\n%s", path, c->saved);
     }
     return exit_code(c);

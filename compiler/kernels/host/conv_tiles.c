@@ -96,70 +96,69 @@ typedef void TileFunction(const ConvTile *t, const float *x, const float *weight
     static void tile_##P##x##V(const ConvTile *t, const float *x, const float *w, float *y)        \
     {                                                                                              \
         body_##P##x##V(t, x, w, y, 16, 16);                                                        \
-    }                                                                                              \
+    }
+#define APART(P, V)                                                                                \
     static void apart_##P##x##V(const ConvTile *t, const float *x, const float *w, float *y)       \
     {                                                                                              \
         body_##P##x##V(t, x, w, y, t->x_pixel, t->y_pixel);                                        \
     }
 
-/* The tiles there are: TILES_V(M) calls M(P, V) for each width, WIDEST_V is the largest. */
 #define TO_2(M, V) M(1, V) M(2, V)
 #define TO_6(M, V) TO_2(M, V) M(3, V) M(4, V) M(5, V) M(6, V)
 #define TO_8(M, V) TO_6(M, V) M(7, V) M(8, V)
 #define TO_14(M, V) TO_8(M, V) M(9, V) M(10, V) M(11, V) M(12, V) M(13, V) M(14, V)
 #define TO_24(M, V) TO_14(M, V) M(15, V) M(16, V) M(17, V) M(18, V) M(19, V) M(20, V) \
     M(21, V) M(22, V) M(23, V) M(24, V)
-#define TILE_ENTRY(P, V) [P] = tile_##P##x##V,
-#define APART_ENTRY(P, V) [P] = apart_##P##x##V,
 
+/* The tiles there are, and the widest for each number of vectors. */
 #if VECTOR == 16
-enum { BLOCKS_AT_ONCE = 4 };
-TO_24(TILE, 1)
-TO_14(TILE, 2)
-TO_8(TILE, 3)
-TO_6(TILE, 4)
-static const int widest[BLOCKS_AT_ONCE + 1] = {0, 24, 14, 8, 6};
-static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][25] = {
-    {0}, {TO_24(TILE_ENTRY, 1)}, {TO_14(TILE_ENTRY, 2)}, {TO_8(TILE_ENTRY, 3)},
-    {TO_6(TILE_ENTRY, 4)}};
-static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][25] = {
-    {0}, {TO_24(APART_ENTRY, 1)}, {TO_14(APART_ENTRY, 2)}, {TO_8(APART_ENTRY, 3)},
-    {TO_6(APART_ENTRY, 4)}};
-#elif VECTOR == 8
-enum { BLOCKS_AT_ONCE = 1 };
-TO_6(TILE, 2)
-static const int widest[BLOCKS_AT_ONCE + 1] = {0, 6};
-static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(TILE_ENTRY, 2)}};
-static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(APART_ENTRY, 2)}};
-#elif defined __aarch64__
-enum { BLOCKS_AT_ONCE = 1 };
-TO_6(TILE, 4)
-static const int widest[BLOCKS_AT_ONCE + 1] = {0, 6};
-static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(TILE_ENTRY, 4)}};
-static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][7] = {{0}, {TO_6(APART_ENTRY, 4)}};
+enum { BLOCKS_AT_ONCE = 4, MOST_VECTORS = 4, WIDEST = 24 };
+#define TILES(M) TO_24(M, 1) TO_14(M, 2) TO_8(M, 3) TO_6(M, 4)
+#define TILES_APART(M) TO_14(M, 1) TO_8(M, 2) TO_8(M, 3) TO_6(M, 4)
+static const int widest[MOST_VECTORS + 1] = {0, 24, 14, 8, 6};
+static const int widest_apart[MOST_VECTORS + 1] = {0, 14, 8, 8, 6};
 #else
-enum { BLOCKS_AT_ONCE = 1 };
-TO_2(TILE, 4)
-static const int widest[BLOCKS_AT_ONCE + 1] = {0, 2};
-static TileFunction *const tile_table[BLOCKS_AT_ONCE + 1][3] = {{0}, {TO_2(TILE_ENTRY, 4)}};
-static TileFunction *const apart_table[BLOCKS_AT_ONCE + 1][3] = {{0}, {TO_2(APART_ENTRY, 4)}};
+enum { BLOCKS_AT_ONCE = 1, MOST_VECTORS = 4, WIDEST = 6 };
+#if VECTOR == 8
+#define TILES(M) TO_6(M, 2)
+#elif defined __aarch64__
+#define TILES(M) TO_6(M, 4)
+#else
+#define TILES(M) TO_2(M, 4)
 #endif
+#define TILES_APART(M) TILES(M)
+#if VECTOR == 8 || defined __aarch64__
+static const int widest[MOST_VECTORS + 1] = {0, 0, 6, 0, 6};
+#else
+static const int widest[MOST_VECTORS + 1] = {0, 0, 0, 0, 2};
+#endif
+static const int *const widest_apart = widest;
+#endif
+
+TILES(TILE)
+TILES_APART(APART)
+#define TILE_ENTRY(P, V) [V][P] = tile_##P##x##V,
+#define APART_ENTRY(P, V) [V][P] = apart_##P##x##V,
+static TileFunction *const tile_table[MOST_VECTORS + 1][WIDEST + 1] = {TILES(TILE_ENTRY)};
+static TileFunction *const apart_table[MOST_VECTORS + 1][WIDEST + 1] = {TILES_APART(APART_ENTRY)};
 
 /* Rows are covered by tiles of nearly equal width. */
 void conv_tiles(const ConvTile *t)
 {
-    TileFunction *const(*table)[sizeof tile_table[0] / sizeof tile_table[0][0]] =
-        t->x_pixel == 16 && t->y_pixel == 16 ? tile_table : apart_table;
-    for (int64_t block = 0; block < t->blocks; block += BLOCKS_AT_ONCE) {
-        const int64_t blocks = t->blocks < BLOCKS_AT_ONCE ? t->blocks : BLOCKS_AT_ONCE;
-        const int64_t n = (t->pixels + widest[blocks] - 1) / widest[blocks];
+    const bool apart = t->x_pixel != 16 || t->y_pixel != 16;
+    const int64_t blocks = t->blocks < BLOCKS_AT_ONCE ? t->blocks : BLOCKS_AT_ONCE;
+    const int64_t vectors = blocks * 16 / VECTOR;
+    const int64_t width = apart ? widest_apart[vectors] : widest[vectors];
+    TileFunction *const *functions = apart ? apart_table[vectors] : tile_table[vectors];
+    const int64_t n = (t->pixels + width - 1) / width;
+    for (int64_t block = 0; block < t->blocks; block += blocks) {
         for (int64_t row = 0; row < t->rows; row++) {
             const float *x = t->x + row * t->x_row;
             float *y = t->y + row * t->y_row + block * t->y_block;
             for (int64_t i = 0; i < n; i++) {
                 const int64_t first = i * t->pixels / n, end = (i + 1) * t->pixels / n;
-                table[blocks][end - first](t, x + first * t->x_pixel, t->weights + block * 16,
-                                           y + first * t->y_pixel);
+                functions[end - first](t, x + first * t->x_pixel, t->weights + block * 16,
+                                       y + first * t->y_pixel);
             }
         }
     }

@@ -9,6 +9,7 @@
 # UndefinedBehaviorSanitizer in build-san/. The runtime never links an object of the compiler, and
 # the compiler none of the runtime: each is an archive of its own, and tests may link both.
 .DELETE_ON_ERROR:
+.SECONDARY:
 .DEFAULT_GOAL := all
 MAKEFLAGS += --no-builtin-rules
 
@@ -79,7 +80,7 @@ $(B)/obj/runtime/%.o: runtime/%.c
 	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) $(CFLAGS) -c -o $@ $<
 $(B)/obj/tests/%.o: tests/%.c | $(B)/grammar/seg.tab.h
 	@mkdir -p $(@D)
-	$(call say,CC  )$(CC) $(CPPFLAGS) -I. -Itests -Icompiler -I$(B)/grammar $(CFLAGS) -fopenmp -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) -I. -Itests -Icompiler -I$(B)/grammar $(CFLAGS) -fopenmp -c -o $@ $<
 
 # The grammar. What flex and bison write keeps their own style, so shadowing is not asked of it.
 $(B)/grammar/seg.tab.h: $(B)/grammar/seg.tab.c

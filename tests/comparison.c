@@ -366,17 +366,10 @@ static bool read_result(Running *running, const char *program, const Result *res
         memcpy(got, running->slabs[slab] + parameter->offset / 4, (size_t)count * sizeof *got);
         return true;
     }
-    char name[300];
     Error error = {0};
-    snprintf(name, sizeof name, "%s", result->name);
-    const PlanProgram *p = plan_program(plan_target(running->plan, "host"), program);
-    for (int i = 0; i < p->n_tensors; i++)
-        if (p->tensors[i].role == result->role && strstr(p->tensors[i].name, result->name)
-            && result->role == ROLE_GRADIENT)
-            snprintf(name, sizeof name, "%s", p->tensors[i].name);
-    if (!executor_read(running->executor, program, name, got, batch, &error))
-        return problem(outcome, "%s: reading %s %s: %s", program, role_name(result->role), name,
-                       error.text);
+    if (!executor_read(running->executor, program, result->name, got, batch, &error))
+        return problem(outcome, "%s: reading %s %s: %s", program, role_name(result->role),
+                       result->name, error.text);
     return true;
 }
 
@@ -428,30 +421,78 @@ static bool run_program(Running *running, Program program, const Graph *graph,
     return ok;
 }
 
-bool compare_case(const Case *test, Device *device, Outcome *outcome)
+/* The fused and the unfused plan of a case. */
+enum { N_VARIANTS = 2 };
+typedef struct { const char *no_fuse; Plan *plan; Executor *executor; } Variant;
+
+static bool open_variants(const Case *test, Device *device, Variant *variants, Outcome *outcome)
 {
-    Plan *plan = case_plan(test, outcome);
-    if (!plan)
-        return false;
-    Error error = {0};
-    Executor *executor = executor_open(plan, device, test->batch, &error);
-    bool ok = executor || problem(outcome, "opening the plan: %s", error.text);
-    Running running = {.test = test, .plan = plan, .executor = executor};
-    for (Program program = PROGRAM_TRAIN; program <= PROGRAM_PREDICT && ok; program++) {
-        Compilation c;
+    for (int i = 0; i < N_VARIANTS; i++)
+        variants[i] = (Variant){.no_fuse = i == 0 ? NULL : ""};
+    for (int i = 0; i < N_VARIANTS; i++) {
+        Error error = {0};
+        Case variant = *test;
+        variant.no_fuse = variants[i].no_fuse;
+        variants[i].plan = case_plan(&variant, outcome);
+        if (!variants[i].plan)
+            return false;
+        variants[i].executor = executor_open(variants[i].plan, device, test->batch, &error);
+        if (!variants[i].executor)
+            return problem(outcome, "opening the plan: %s", error.text);
+    }
+    return true;
+}
+
+static bool compare_program(const Case *test, Program program, const Variant *variants, Outcome *outcome)
+{
+    Compilation c;
+    Graph *graph = case_graph(test, program, &c, outcome);
+    bool ok = graph != NULL;
+    if (ok) {
         Reference reference;
         /* A smaller batch than the executor was opened for is as good. */
         int batch = program == PROGRAM_EVALUATE && test->batch > 1 ? test->batch - 1 : test->batch;
-        Graph *graph = case_graph(test, program, &c, outcome);
-        ok = graph != NULL;
-        if (ok) {
-            run_reference(&reference, graph, batch, test->seed);
+        run_reference(&reference, graph, batch, test->seed);
+        for (int i = 0; i < N_VARIANTS && ok; i++) {
+            Case variant = *test;
+            variant.no_fuse = variants[i].no_fuse;
+            Running running = {.test = &variant, .plan = variants[i].plan,
+                               .executor = variants[i].executor};
             ok = run_program(&running, program, graph, &reference, outcome);
-            close_reference(&reference);
         }
-        arena_close(c.arena);
+        close_reference(&reference);
     }
-    executor_close(executor);
-    plan_close(plan);
+    arena_close(c.arena);
+    return ok;
+}
+
+/* Where a relu's or a maximum's operands differ by less than a rounding, float and double may take
+ * different sides, and one element's gradient goes elsewhere. That is no error, and other values
+ * do not do it again; a wrong kernel is wrong for all of them. */
+enum { SEEDS = 6 };
+#define KINK 0.05
+
+bool compare_case(const Case *test, Device *device, Outcome *outcome)
+{
+    Variant variants[N_VARIANTS];
+    bool ok = open_variants(test, device, variants, outcome);
+    for (Program program = PROGRAM_EVALUATE; program <= PROGRAM_PREDICT && ok; program++)
+        ok = compare_program(test, program, variants, outcome);
+    for (int seed = 0; ok && seed < SEEDS; seed++) {
+        Outcome before = *outcome;
+        Case train = *test;
+        train.seed += (uint64_t)seed;
+        ok = compare_program(&train, PROGRAM_TRAIN, variants, outcome);
+        if (ok || outcome->worst > KINK || outcome->worst <= test->tolerance || seed == SEEDS - 1)
+            break;
+        printf("again with other values: %s\n", outcome->problem);
+        *outcome = before;
+        ok = true;
+    }
+    for (int i = 0; i < N_VARIANTS; i++) {
+        executor_close(variants[i].executor);
+        if (variants[i].plan)
+            plan_close(variants[i].plan);
+    }
     return ok;
 }

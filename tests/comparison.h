@@ -1,7 +1,8 @@
 /* Compares what a compiled model computes on the host device with what the oracle says it should.
  *
- * A case is a model's text (or file) with a batch and a tolerance. It is compiled to a plan, written,
- * read back and run: train, evaluate and predict, on random values of every source. Outputs, losses,
+ * A case is a model's text (or file) with a batch and a tolerance. It is compiled to a plan, with and
+ * without fusion, written, read back and run: train, evaluate and predict, on random values of every
+ * source. Outputs, losses,
  * metrics, the gradients of all parameters and f32 inputs, and the updated statistics are compared
  * with a float64 run of the specialised, unfused graph.
  *
@@ -19,7 +20,7 @@ typedef struct {
     const char *path;          /* of the model; NULL: text */
     const char *text;
     const Define *defines; int n_defines;
-    const char *no_fuse;       /* as in Compilation */
+    const char *no_fuse;       /* as in Compilation; compare_case tries NULL and "" */
     bool plain_inputs;         /* no gradients of inputs */
     int batch;
     uint64_t seed;             /* of all values and of dropout */

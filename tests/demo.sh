@@ -12,10 +12,10 @@ rm -rf demo
 mkdir demo
 say "1. Compile: the text of a U-Net to a plan (models/unet.seg, 8 channels at its first level)"
 run build/segc models/unet.seg -D width=8 -D size=64 -o demo/unet.plan
-say "2. Data: 240 pictures of pets and their trimaps, drawn by rule"
-run build/segrun data synth demo/pets --count 240
-say "3. Train: 12 epochs with Adam; the best by valid Dice is kept"
-run build/segrun train demo/unet.plan --data demo/pets -e 12 -b 8 --lr 2e-3 -p demo/saved_models
+say "2. Data: 400 pictures of pets and their trimaps, drawn by rule"
+run build/segrun data synth demo/pets --count 400
+say "3. Train: 15 epochs with Adam; the best by valid Dice is kept"
+run build/segrun train demo/unet.plan --data demo/pets -e 15 -b 8 --lr 2e-3 -p demo/saved_models
 say "4. Score the test split, and draw the sheet: picture, true mask, predicted mask"
 run build/segrun eval demo/unet.plan -m demo/saved_models/unet.best.safetensors --data demo/pets \
     --plot y -o demo/predictions.png

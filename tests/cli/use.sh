@@ -31,8 +31,10 @@ ok "bench" "$segrun" bench tiny.plan -b 2 --program train --runs 3 --profile
 says "pictures a second" "images/s|pictures"
 ok "bench of the loader" "$segrun" bench tiny.plan -b 4 --program data --data pets --runs 3
 ok "data check" "$segrun" data check pets
-fails 1 "data synth into a folder that holds other things" "$segrun" data synth "$root/tests" --count 8
-check "what was refused changed nothing" test ! -e "$root/tests/images"
+mkdir -p mine/annotations
+echo "Abyssinian_1 1 1 1" >mine/annotations/trainval.txt
+fails 1 "data synth into a data set of other origin" "$segrun" data synth mine --count 8
+check "what was refused changed nothing" test ! -e mine/images
 
 ok "segc --summary" "$segc" tiny.seg --summary
 says "totals" "[Pp]arameters"

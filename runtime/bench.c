@@ -8,7 +8,6 @@
  */
 #include "commands.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +129,8 @@ static bool time_runs(Bench *bench, Error *error)
     progress_start(&bench->session.progress, 0);
     while (bench->n_times < wanted
            && (options->runs || bench->n_times < 5 || spent < default_seconds)) {
+        if (interrupted())
+            return fail(error, EXIT_INTERRUPTED, "", "interrupted after %d runs", bench->n_times);
         if (!run_once(bench, step++, &seconds, error))
             return false;
         spent += seconds;
@@ -270,12 +271,7 @@ static bool write_json(const Bench *bench, const ProfileRow *rows, int n_rows, E
                                               "flops", rows[i].flops, "bytes", rows[i].bytes));
     if (list)
         json_object_set_new(json, "profile", list);
-    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(json);
-    bool written = text ? file_write(bench->options->json, text, strlen(text), error)
-                        : fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the JSON");
-    free(text);
-    return written;
+    return json_write(bench->options->json, json, error);
 }
 
 static bool bench_program(Bench *bench, Error *error)
@@ -289,14 +285,14 @@ static bool bench_program(Bench *bench, Error *error)
     bench->flops = program_flops(bench);
     if (!write_weights(bench, error) || !write_inputs(bench, error) || !time_runs(bench, error))
         return false;
-    print_results(bench);
     ProfileRow *rows = NULL;
     int n_rows = 0;
     if (options->profile && !(rows = profile_rows(bench, &n_rows, error)))
         return false;
+    bool written = !options->json || write_json(bench, rows, n_rows, error);
+    print_results(bench);
     if (rows)
         print_profile(rows, n_rows);
-    bool written = !options->json || write_json(bench, rows, n_rows, error);
     free(rows);
     return written;
 }
@@ -308,7 +304,7 @@ static bool time_loader(const Bench *bench, Dataset *data, Split split, Error *e
     int64_t images = 0;
     int epoch = 0;
     double begun = now_seconds(), slowest = 0;
-    while (now_seconds() - begun < default_seconds) {
+    while (now_seconds() - begun < default_seconds && !interrupted()) {
         LoaderOptions wanted = { .split = split,
                                  .batch = bench->batch,
                                  .shuffle = true,
@@ -352,18 +348,15 @@ static bool bench_data(Bench *bench, Error *error)
     const Options *options = bench->options;
     Session *session = &bench->session;
     ProgramTensors tensors;
-    if (!session_open_plan(session, options, error)
+    if (!session_open(session, options, error)
         || !session_tensors(session, "train", true, &tensors, error))
         return false;
     Split split = split_of(options->split);
-    double begun = now_seconds();
     Dataset *data =
-        session_dataset(session, options, 1u << split, strcmp(options->outline, "background") == 0,
+        session_dataset(session, 1u << split, strcmp(options->outline, "background") == 0,
                         (int)options->limit, tensors.image, error);
     if (!data)
         return false;
-    progress_say(&session->progress, "opened (decoded, or mapped from the cache) in %.2f s",
-                 now_seconds() - begun);
     bool timed = dataset_count(data, split) == 0
                      ? fail(error, EXIT_USER, "", "%s: the %s split is empty", options->data,
                             split_name(split))
@@ -381,7 +374,9 @@ int command_bench(const Options *options)
     bench.threads = options->threads ? (int)options->threads : system_processors();
     bool done = strcmp(options->program, "data") == 0
                     ? bench_data(&bench, &error)
-                    : session_open(&bench.session, options, options->program, bench.batch, &error)
+                    : session_open(&bench.session, options, &error)
+                          && session_device(&bench.session, options->program, bench.batch, &error)
+                          && session_build(&bench.session, &error)
                           && bench_program(&bench, &error);
     int code = done ? EXIT_FINE : report(&error);
     free(bench.times);

@@ -93,6 +93,12 @@ void run_state_close(RunState *state)
     *state = (RunState){ 0 };
 }
 
+void run_state_begin_epoch(RunState *state)
+{
+    state->batch_in_epoch = state->pictures = 0;
+    state->loss_sum = state->dice_sum = state->seconds = 0;
+}
+
 void run_state_add(RunState *state, const EpochRow *row)
 {
     if (state->n_rows == state->capacity) {
@@ -151,9 +157,10 @@ const char *checkpoint_value(const SafeTensors *file, const char *key)
     return NULL;
 }
 
-bool checkpoint_state(const SafeTensors *file, const char *path, RunState *state, Error *error)
+bool checkpoint_state(const SafeTensors *file, RunState *state, Error *error)
 {
     *state = (RunState){ 0 };
+    const char *path = file->path ? file->path : "the checkpoint";
     const char *format = checkpoint_value(file, "format");
     if (!format)
         return fail(error, EXIT_USER, "to begin a new run from these weights: --weights FILE",
@@ -225,13 +232,16 @@ static bool add_metadata(SafeTensors *file, const char *key, const char *value)
     return true;
 }
 
-static bool collect_metadata(SafeTensors *file, const Plan *plan, const RunState *state)
+static bool collect_metadata(SafeTensors *file, const Plan *plan, const RunState *state,
+                             double threshold)
 {
-    char text[64];
+    char text[64], threshold_text[64];
+    snprintf(threshold_text, sizeof threshold_text, "%.9g", threshold);
     snprintf(text, sizeof text, "%" PRIu64, plan_hash(plan));
     bool fine = add_metadata(file, "format", FORMAT) && add_metadata(file, "model", plan->model)
                 && add_metadata(file, "model_options", plan->options)
                 && add_metadata(file, "plan_hash", text)
+                && add_metadata(file, "threshold", threshold_text)
                 && add_metadata(file, "optimizer", "adam beta1=0.9 beta2=0.999 eps=1e-8")
                 && add_metadata(file, "random", "functions of seed, epoch and step");
     for (int i = 0; fine && i < N_FIELDS; i++) {
@@ -260,33 +270,63 @@ static bool collect_tensors(SafeTensors *file, const Plan *plan, const char *par
     return true;
 }
 
-/* Copies of the two slabs a checkpoint is made of, in one allocation. */
-typedef struct { char *parameters, *moments; } Slabs;
+/* ---- copies of the slabs ---- */
 
-static bool slabs_download(const Session *session, Slabs *slabs, Error *error)
+static bool weights_allocate(Weights *weights, const Plan *plan, Error *error)
 {
-    int64_t parameter_bytes = executor_slab_bytes(session->executor, SLAB_PARAMETERS);
-    int64_t moment_bytes = executor_slab_bytes(session->executor, SLAB_MOMENTS);
-    slabs->parameters = malloc((size_t)(parameter_bytes + moment_bytes) + 1);
-    if (!slabs->parameters)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a checkpoint");
-    slabs->moments = slabs->parameters + parameter_bytes;
-    return executor_download(session->executor, SLAB_PARAMETERS, slabs->parameters, error)
-           && (moment_bytes == 0
-               || executor_download(session->executor, SLAB_MOMENTS, slabs->moments, error));
+    weights->parameters = calloc(1, (size_t)plan->parameter_bytes + 1);
+    weights->moments = calloc(2, (size_t)plan->trainable_bytes + 1);
+    if (weights->parameters && weights->moments)
+        return true;
+    weights_close(weights);
+    return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the weights");
 }
 
-bool checkpoint_save(const char *path, const Session *session, const RunState *state, Error *error)
+void weights_close(Weights *weights)
+{
+    free(weights->parameters);
+    free(weights->moments);
+    *weights = (Weights){ 0 };
+}
+
+bool weights_open(Weights *weights, const Plan *plan, uint64_t seed, Error *error)
+{
+    if (!weights_allocate(weights, plan, error))
+        return false;
+    params_initialise(plan, seed, weights->parameters);
+    return true;
+}
+
+bool weights_upload(const Weights *weights, Executor *executor, Error *error)
+{
+    return executor_upload(executor, SLAB_PARAMETERS, weights->parameters, error)
+        && (executor_slab_bytes(executor, SLAB_MOMENTS) == 0
+            || executor_upload(executor, SLAB_MOMENTS, weights->moments, error));
+}
+
+static bool weights_download(Weights *weights, const Session *session, Error *error)
+{
+    Executor *executor = session->executor;
+    return weights_allocate(weights, session->plan, error)
+        && executor_download(executor, SLAB_PARAMETERS, weights->parameters, error)
+        && (executor_slab_bytes(executor, SLAB_MOMENTS) == 0
+            || executor_download(executor, SLAB_MOMENTS, weights->moments, error));
+}
+
+/* ---- saving ---- */
+
+bool checkpoint_save(const char *path, const Session *session, const RunState *state,
+                     double threshold, Error *error)
 {
     const Plan *plan = session->plan;
     char *keys[MAX_METADATA], *values[MAX_METADATA];
     SafeTensors file = { .keys = keys, .values = values };
     file.tensors = calloc(3 * (size_t)plan->n_parameters + 1, sizeof *file.tensors);
-    Slabs slabs = { 0 };
+    Weights weights = { 0 };
     bool saved = false;
-    if (slabs_download(session, &slabs, error)) {
-        if (file.tensors && collect_metadata(&file, plan, state)
-            && collect_tensors(&file, plan, slabs.parameters, slabs.moments))
+    if (weights_download(&weights, session, error)) {
+        if (file.tensors && collect_metadata(&file, plan, state, threshold)
+            && collect_tensors(&file, plan, weights.parameters, weights.moments))
             saved = safetensors_write(path, &file, error);
         else
             fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory for a checkpoint", path);
@@ -298,55 +338,65 @@ bool checkpoint_save(const char *path, const Session *session, const RunState *s
         free(values[i]);
     }
     free(file.tensors);
-    free(slabs.parameters);
+    weights_close(&weights);
     return saved;
 }
 
 /* ---- loading ---- */
 
-static bool take_moment(const SafeTensors *file, const char *path, const char *prefix,
-                        const PlanParameter *parameter, char *to, Error *error)
+static bool take_moment(const SafeTensors *file, const char *prefix, const PlanParameter *parameter,
+                        char *to, Error *error)
 {
     char name[4200];
     snprintf(name, sizeof name, "%s%s", prefix, parameter->name);
     const SafeTensor *tensor = safetensors_find(file, name);
     if (!tensor)
         return fail(error, EXIT_USER, "to begin a new run from these weights: --weights FILE",
-                    "%s: cannot go on from it: '%s' is missing", path, name);
+                    "%s: cannot go on from it: '%s' is missing", file->path, name);
     if (tensor->type != PLAN_F32 || tensor->bytes != 4 * parameter_count(parameter))
-        return fail(error, EXIT_USER, "", "%s: '%s' has not the size of its parameter", path, name);
+        return fail(error, EXIT_USER, "", "%s: '%s' has not the size of its parameter", file->path,
+                    name);
     memcpy(to, tensor->data, (size_t)tensor->bytes);
     return true;
 }
 
-static bool take_moments(const SafeTensors *file, const char *path, const Plan *plan, char *moments,
-                         Error *error)
+static bool take_moments(const SafeTensors *file, const Plan *plan, char *moments, Error *error)
 {
     for (int i = 0; i < plan->n_parameters; i++) {
         const PlanParameter *parameter = &plan->parameters[i];
         char *first = moments + parameter->offset, *second = first + plan->trainable_bytes;
         if (parameter->trainable
-            && !(take_moment(file, path, FIRST_MOMENT, parameter, first, error)
-                 && take_moment(file, path, SECOND_MOMENT, parameter, second, error)))
+            && !(take_moment(file, FIRST_MOMENT, parameter, first, error)
+                 && take_moment(file, SECOND_MOMENT, parameter, second, error)))
             return false;
     }
     return true;
 }
 
-bool checkpoint_load(const char *path, Session *session, bool optimiser, Error *error)
+bool weights_take(Weights *weights, const Plan *plan, const SafeTensors *file, bool moments,
+                  Error *error)
 {
-    SafeTensors *file = safetensors_open(path, error);
-    if (!file)
-        return false;
-    Slabs slabs = { 0 };
-    Executor *executor = session->executor;
-    bool loaded = slabs_download(session, &slabs, error)
-                  && params_load(session->plan, file, slabs.parameters, true, error)
-                  && executor_upload(executor, SLAB_PARAMETERS, slabs.parameters, error)
-                  && (!optimiser
-                      || (take_moments(file, path, session->plan, slabs.moments, error)
-                          && executor_upload(executor, SLAB_MOMENTS, slabs.moments, error)));
-    safetensors_close(file);
-    free(slabs.parameters);
-    return loaded;
+    return params_load(plan, file, weights->parameters, true, error)
+        && (!moments || take_moments(file, plan, weights->moments, error));
+}
+
+SafeTensors *weights_read(Weights *weights, const Session *session, Error *error)
+{
+    SafeTensors *file = safetensors_open(session->options->weights, error);
+    if (file
+        && !(weights_allocate(weights, session->plan, error)
+             && weights_take(weights, session->plan, file, false, error))) {
+        safetensors_close(file);
+        return NULL;
+    }
+    return file;
+}
+
+double threshold_of(const Options *options, const SafeTensors *file)
+{
+    const char *trained = checkpoint_value(file, "threshold");
+    double value = trained ? strtod(trained, NULL) : -1;
+    if (option_given(options, "threshold"))
+        return options->threshold;
+    return value >= 0 && value <= 1 ? value : 0.5;
 }

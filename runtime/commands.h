@@ -2,9 +2,9 @@
  *
  *   main      the tables of commands and their options; dispatch
  *   options   parsing, --help and man pages, all from those tables
- *   session   what every command that runs a plan opens: plan, device, executor, weights
+ *   session   what every command that runs a plan opens: plan, device, data set, executor
  *   train evaluate predict bench info data_commands    one file a command
- *   recipe checkpoint progress log plot sheet    what they need and write
+ *   recipe checkpoint progress interrupt json log plot sheet    what they need and write
  *
  * Commands return an ExitCode and have printed what went wrong.
  */
@@ -12,6 +12,7 @@
 #define COMMANDS_H
 
 #include <cairo.h>
+#include <jansson.h>
 #include <stdio.h>
 
 #include "data.h"
@@ -31,7 +32,7 @@ typedef struct {
     double lr, threshold;
     const char *device, *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
     const char *output, *program, *cache, *json, *flip;
-    bool quiet, verbose, trust, profile;
+    bool quiet, verbose, trust, profile, force;
 } Options;
 
 typedef enum {
@@ -75,15 +76,27 @@ void options_man(const Command *, FILE *);
 /* Prints "segrun: error: ..." and its hint; gives its exit code. */
 int report(const Error *);
 
+/* ---- interrupt.c ---------------------------------------------------------------------------- */
+
+void interrupt_catch(void);  /* from here on a first Ctrl-C or SIGTERM only sets a flag */
+bool interrupted(void);      /* it came: stop soon, with EXIT_INTERRUPTED */
+
+/* ---- json.c --------------------------------------------------------------------------------- */
+
+/* Takes `json`; NULL is an error: a number that is not finite, or no memory. "-": standard output. */
+bool json_write(const char *path, json_t *json, Error *);
+
 /* ---- progress.c ----------------------------------------------------------------------------- */
 
-/* One line that is redrawn on a terminal; plain lines, at most one every 30 s, elsewhere. */
+/* One line that is redrawn on a terminal; elsewhere plain lines, the first after 30 s of a task and
+ * each later one after twice the time of the one before. */
 typedef struct {
     FILE *out;
     bool quiet, terminal;
     bool drawn;              /* a bar stands on the last line */
     double last, start;      /* seconds; of the last drawing, of this task */
     int64_t first;           /* items done before this task started here (a resumed epoch) */
+    int64_t done;            /* items done by the last update of this task */
 } Progress;
 double now_seconds(void);    /* monotonic */
 void progress_open(Progress *, FILE *, bool quiet);
@@ -94,20 +107,23 @@ void progress_update(Progress *, const char *title, int64_t done, int64_t total,
 /* A line that stays; removes the bar first. Nothing when quiet. */
 void progress_say(Progress *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void progress_clear(Progress *);
-void progress_built(void *progress, int built, int total); /* for DeviceOptions.progress */
+/* Ends a task. "built 63 kernels in 0:24", where there was something to wait for. */
+void progress_finish(Progress *, const char *verb, int64_t count, const char *unit);
 void format_duration(double seconds, char text[16]);       /* "1:02:03", "2:03" */
 void format_bytes(double bytes, char text[16]);            /* "1.5 GiB" */
 void format_count(int64_t count, char text[32]);           /* "31,037,633" */
 
-/* ---- session.c --------------------------------------------------------------------------------
- */
+/* ---- session.c ------------------------------------------------------------------------------ */
 
-/* A plan that is loaded and ready to run one program on pictures. */
+/* A plan that is loaded and ready to run some of its programs on pictures. */
 typedef struct {
+    const Options *options;
     Plan *plan;
-    Device *device;
-    Executor *executor;
     const PlanTarget *target;
+    Device *device;          /* NULL before session_device */
+    const char *programs;    /* those that will run: "train,evaluate" */
+    int max_batch;
+    Executor *executor;      /* NULL before session_build */
     Progress progress;
     const char *plan_path;
 } Session;
@@ -115,19 +131,25 @@ typedef struct {
 typedef struct {
     const char *name;
     const PlanTensor *image, *mask, *output, *loss, *metric;
+    double threshold;        /* of the metric; 0.5 without one */
 } ProgramTensors;
-/* Operand 0 is the plan; programs: those that will run, "train,evaluate". */
-bool session_open(Session *, const Options *, const char *programs, int max_batch, Error *);
-bool session_open_plan(Session *, const Options *, Error *);   /* the plan only */
+/* Three stages, so that everything that can be wrong is seen before kernels are built: the plan,
+ * which is operand 0; the device, and whether it has the memory; kernels and slabs. */
+bool session_open(Session *, const Options *, Error *);
+bool session_device(Session *, const char *programs, int max_batch, Error *);
+bool session_build(Session *, Error *);
 void session_close(Session *);
 /* Finds them, and checks that pictures can be fed: one image [3,H,W], masks [1,H,W]. */
 bool session_tensors(const Session *, const char *program, bool needs_mask, ProgramTensors *,
                      Error *);
-uint64_t
-plan_hash(const Plan *); /* of the model's text and options: the same hash, the same network */
+/* Of the model's text and options: the same hash, the same network. */
+uint64_t plan_hash(const Plan *);
+Split split_of(const char *name);  /* train valid test, as the options have checked */
+/* The data set as the options say, for the model's size. */
+Dataset *session_dataset(Session *, unsigned splits, bool outline_background, int limit,
+                         const PlanTensor *image, Error *);
 
-/* ---- checkpoint.c ------------------------------------------------------------------------------
- */
+/* ---- checkpoint.c --------------------------------------------------------------------------- */
 
 /* One epoch in the curves. */
 typedef struct {
@@ -157,19 +179,31 @@ typedef struct {
 } RunState;
 void run_state_close(RunState *);
 void run_state_add(RunState *, const EpochRow *);
+void run_state_begin_epoch(RunState *);  /* no batch of the next epoch is done */
 
-bool checkpoint_save(const char *path, const Session *, const RunState *, Error *);
+bool checkpoint_save(const char *path, const Session *, const RunState *, double threshold,
+                     Error *);
 /* Bytes of a checkpoint of this plan, about. */
 int64_t checkpoint_bytes(const Plan *);
-/* Reads the weights, and with `optimiser` Adam's moments, into the executor. Strict: every
- * difference of names and shapes is listed on stderr before it fails. */
-bool checkpoint_load(const char *path, Session *, bool optimiser, Error *);
 /* Metadata only; NULL where a file has none of ours. */
 const char *checkpoint_value(const SafeTensors *, const char *key);
-bool checkpoint_state(const SafeTensors *, const char *path, RunState *, Error *);
+bool checkpoint_state(const SafeTensors *, RunState *, Error *);
 
-/* ---- recipe.c
- * ------------------------------------------------------------------------------------ */
+/* Copies of two slabs on the host: what is read before kernels are built, and uploaded after. */
+typedef struct { char *parameters, *moments; } Weights;
+/* The initial values of a seed, and no moments yet. */
+bool weights_open(Weights *, const Plan *, uint64_t seed, Error *);
+/* From a file: the parameters, and with `moments` Adam's. Strict: all names and shapes that differ
+ * are in the error. */
+bool weights_take(Weights *, const Plan *, const SafeTensors *, bool moments, Error *);
+bool weights_upload(const Weights *, Executor *, Error *);
+void weights_close(Weights *);
+/* For commands that only use a network: opens Options.weights, takes them. NULL after an error. */
+SafeTensors *weights_read(Weights *, const Session *, Error *);
+/* --threshold, else the one of the training, else 0.5. */
+double threshold_of(const Options *, const SafeTensors *);
+
+/* ---- recipe.c ------------------------------------------------------------------------------- */
 
 /* The files of a run in its save folder; NAME is the model's. */
 typedef struct {
@@ -180,20 +214,18 @@ typedef struct {
 bool run_files(RunFiles *, const char *folder, const char *model, Error *);
 /* The recipe of a new run from the options; of a resumed one from its checkpoint, where the options
  * do not say otherwise; prints which is which. */
-bool recipe_choose(const Options *, RunState *, Error *);
+bool recipe_choose(const Options *, const SafeTensors *resumed, RunState *, Error *);
 /* Whether the folder can be written and holds the checkpoints to come. */
 bool recipe_check_folder(const RunFiles *, const char *folder, const Plan *, Error *);
 /* Writes the model's text and the command; a new run puts an earlier run's checkpoints aside. */
 bool recipe_write(const RunFiles *, const Options *, const Session *, Error *);
 
-/* ---- log.c plot.c -------------------------------------------------------------------------------
- */
+/* ---- log.c plot.c --------------------------------------------------------------------------- */
 
 bool log_write(const char *path, const EpochRow *, int n, Error *);
 bool plot_write(const char *path, const char *title, const EpochRow *, int n, Error *);
 
-/* ---- sheet.c
- * ------------------------------------------------------------------------------------- */
+/* ---- sheet.c -------------------------------------------------------------------------------- */
 
 /* A PNG of many pictures in rows of three (picture, true mask, predicted mask), eight to a row. */
 typedef struct Sheet Sheet;
@@ -205,8 +237,7 @@ bool sheet_write(Sheet *, const char *path, Error *);
 void sheet_close(Sheet *);
 bool surface_write(cairo_surface_t *, const char *path, Error *);  /* as PNG, atomically */
 
-/* ---- evaluate.c
- * ------------------------------------------------------------------------------------ */
+/* ---- evaluate.c ----------------------------------------------------------------------------- */
 
 /* The scores of one picture. */
 typedef struct {
@@ -227,28 +258,21 @@ typedef struct {
     Split split;
     int batch, workers;
     double threshold; /* negative: take the counts of the model's own metric where it has one */
-    const volatile int *stop; /* not 0: stop with EXIT_INTERRUPTED; may be NULL */
     PictureScore *scores;    /* of every picture, in the split's order; may be NULL */
     Sheet *sheet;            /* gets `sheet_pictures` of them, spread over the split; may be NULL */
     int sheet_pictures;
 } EvaluateOptions;
 bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Error *);
-Split split_of(const char *name);  /* train valid test, as the options have checked */
-/* The data set as the options say, for the model's size. */
-Dataset *session_dataset(Session *, const Options *, unsigned splits, bool outline_background,
-                         int limit, const PlanTensor *image, Error *);
 /* From dice_sums' five numbers. */
 double dice_of(double intersection, double predicted, double truth);
 
-/* ---- peak.c
- * ---------------------------------------------------------------------------------------- */
+/* ---- peak.c --------------------------------------------------------------------------------- */
 
 /* Float32 operations a second that `threads` threads reach in multiply-adds, measured for
  * `seconds`. */
 double measure_peak(int threads, double seconds);
 
-/* ---- the commands
- * ------------------------------------------------------------------------------------ */
+/* ---- the commands --------------------------------------------------------------------------- */
 
 int command_train(const Options *);
 int command_eval(const Options *);

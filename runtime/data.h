@@ -195,11 +195,13 @@ typedef struct {
     int size;                   /* pixels a side; 0: varied, 200 to 500 */
     uint64_t seed;
     int workers;
+    bool force;                 /* write among what the folder holds */
     bool (*progress)(void *context, int done, int total);   /* may be NULL */
     void *context;
 } SynthOptions;
 /* Writes images/, annotations/trimaps/, trainval.txt and test.txt. Refuses a folder that holds
- * annotations of other origin. The same options give the same files. */
+ * anything, unless forced, and annotations of other origin always. The same options give the same
+ * files. */
 bool data_synth(const char *folder, const SynthOptions *, Error *);
 /* One picture and its trimap, [height][width][3] and [height][width]. */
 typedef struct { int species, fur; } SynthPet;  /* species 1 cat, 2 dog; fur from 1: its class */

@@ -40,7 +40,7 @@ static void unload(Device *device, DeviceKernels *kernels)
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
-static int64_t available(Device *device)
+static int64_t available(const Device *device)
 {
     (void)device;
     return system_memory();
@@ -159,7 +159,7 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
     }
     /* libgomp, which comes with the kernels: waiting threads give their processor away soon. Where
      * other programs run, spinning for longer makes a step several times slower. */
-    setenv("GOMP_SPINCOUNT", "1000", 0);
+    setenv("GOMP_SPINCOUNT", "10000", 0);
     int threads = choose_threads(options);
     host->base = (Device){
         .target = "host", .scratch_copies = threads, .options = *options, .close = close_host,

@@ -7,7 +7,6 @@
  */
 #include "commands.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,7 +132,7 @@ static bool score_batches(Scoring *scoring, Loader *loader, Error *error)
             progress_clear(progress);
             return true;
         }
-        if (options->stop && *options->stop)
+        if (interrupted())
             return fail(error, EXIT_INTERRUPTED, "", "interrupted while scoring");
         if (!score_batch(scoring, &batch, error))
             return false;
@@ -213,38 +212,34 @@ typedef struct {
     PictureScore *scores;
     Sheet *sheet;
     Scores total;
+    Weights weights;
+    double threshold;
 } Evaluation;
 
 /* The outline rule of the training, where the weights say it and the user does not. */
-static bool outline_rule(const Options *options, bool *background, Error *error)
+static bool outline_rule(const Options *options, const SafeTensors *weights)
 {
-    *background = options->outline && strcmp(options->outline, "background") == 0;
-    SafeTensors *file = safetensors_open(options->weights, error);
-    if (!file)
-        return false;
-    const char *trained = checkpoint_value(file, "outline_background");
-    if (trained) {
-        bool trained_background = strcmp(trained, "1") == 0;
-        if (!options->outline)
-            *background = trained_background;
-        else if (trained_background != *background)
-            fprintf(stderr,
-                    "segrun: warning: trained with --outline %s, scored with the other rule\n",
-                    trained_background ? "background" : "foreground");
-    }
-    safetensors_close(file);
-    return true;
+    bool background = options->outline && strcmp(options->outline, "background") == 0;
+    const char *trained = checkpoint_value(weights, "outline_background");
+    if (!trained)
+        return background;
+    bool trained_background = strcmp(trained, "1") == 0;
+    if (options->outline && trained_background != background)
+        fprintf(stderr, "segrun: warning: trained with --outline %s, scored with the other rule\n",
+                trained_background ? "background" : "foreground");
+    return options->outline ? background : trained_background;
 }
 
 static void print_scores(const Evaluation *evaluation, const Options *options)
 {
     const Scores *scores = &evaluation->total;
-    printf("%s split, %lld pictures, outline counts as %s, threshold %g\n",
+    printf("%s split, %lld picture%s, outline counts as %s, threshold %g\n",
            split_name(evaluation->split), (long long)scores->pictures,
-           evaluation->outline_background ? "background" : "pet", options->threshold);
+           scores->pictures == 1 ? "" : "s",
+           evaluation->outline_background ? "background" : "pet", evaluation->threshold);
     int skipped = dataset_skipped(evaluation->data, evaluation->split);
     if (skipped > 0)
-        printf("%d broken pictures left out\n", skipped);
+        printf("%d broken picture%s left out\n", skipped, skipped == 1 ? "" : "s");
     printf("  Dice            %.4f  2|A and B| / (|A|+|B|) a picture (both empty: 1), mean\n"
            "  IoU             %.4f  |A and B| / |A or B| a picture (both empty: 1), mean\n"
            "  Dice, all       %.4f  2|A and B| / (|A|+|B|) over all pixels of the set\n"
@@ -265,15 +260,9 @@ static bool write_json(const Evaluation *evaluation, const Options *options, Err
                   split_name(evaluation->split), "outline",
                   evaluation->outline_background ? "background" : "foreground", "pictures",
                   (json_int_t)s->pictures, "batch", (json_int_t)options->batch, "threshold",
-                  options->threshold, "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all,
+                  evaluation->threshold, "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all,
                   "accuracy", s->accuracy, "soft_dice", s->soft_dice, "loss", s->loss);
-    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(json);
-    if (!text)
-        return fail(error, EXIT_USER, "", "the scores are not all finite numbers: no JSON written");
-    bool written = file_write(options->json, text, strlen(text), error);
-    free(text);
-    return written;
+    return json_write(options->json, json, error);
 }
 
 static bool write_results(Evaluation *evaluation, const Options *options, Error *error)
@@ -306,10 +295,11 @@ static bool prepare_sheet(Evaluation *evaluation, const Options *options, const 
            || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
 }
 
-static bool evaluate(Evaluation *evaluation, const Options *options, Error *error)
+/* Everything up to the kernels; fills `tensors`. */
+static bool prepare(Evaluation *evaluation, const Options *options, ProgramTensors *tensors,
+                    Error *error)
 {
     Session *session = &evaluation->session;
-    ProgramTensors tensors;
     if (!options->weights)
         return fail(error, EXIT_USAGE, "a checkpoint such as saved_models/unet.best.safetensors",
                     "--weights is required");
@@ -317,15 +307,28 @@ static bool evaluate(Evaluation *evaluation, const Options *options, Error *erro
         return fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
                     "--data is required");
     evaluation->split = split_of(options->split);
-    if (!outline_rule(options, &evaluation->outline_background, error)
-        || !session_open(session, options, "evaluate", (int)options->batch, error)
-        || !session_tensors(session, "evaluate", true, &tensors, error)
-        || !checkpoint_load(options->weights, session, false, error))
+    if (!session_open(session, options, error)
+        || !session_tensors(session, "evaluate", true, tensors, error))
         return false;
-    evaluation->data = session_dataset(session, options, 1u << evaluation->split,
-                                       evaluation->outline_background, (int)options->limit,
-                                       tensors.image, error);
-    if (!evaluation->data)
+    SafeTensors *file = weights_read(&evaluation->weights, session, error);
+    if (!file)
+        return false;
+    evaluation->outline_background = outline_rule(options, file);
+    evaluation->threshold = threshold_of(options, file);
+    safetensors_close(file);
+    if (!session_device(session, "evaluate", (int)options->batch, error))
+        return false;
+    evaluation->data =
+        session_dataset(session, 1u << evaluation->split, evaluation->outline_background,
+                        (int)options->limit, tensors->image, error);
+    return evaluation->data != NULL;
+}
+
+static bool evaluate(Evaluation *evaluation, const Options *options, Error *error)
+{
+    Session *session = &evaluation->session;
+    ProgramTensors tensors;
+    if (!prepare(evaluation, options, &tensors, error))
         return false;
     int count = dataset_count(evaluation->data, evaluation->split);
     if (count == 0)
@@ -334,11 +337,14 @@ static bool evaluate(Evaluation *evaluation, const Options *options, Error *erro
     evaluation->scores = calloc((size_t)count, sizeof *evaluation->scores);
     if (!evaluation->scores)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for %d scores", count);
-    if (!prepare_sheet(evaluation, options, tensors.image, error))
+    if (!prepare_sheet(evaluation, options, tensors.image, error)
+        || !session_build(session, error)
+        || !weights_upload(&evaluation->weights, session->executor, error))
         return false;
     EvaluateOptions wanted = {
         .split = evaluation->split, .batch = (int)options->batch, .workers = (int)options->workers,
-        .threshold = options->threshold, .scores = evaluation->scores, .sheet = evaluation->sheet,
+        .threshold = evaluation->threshold, .scores = evaluation->scores,
+        .sheet = evaluation->sheet,
         .sheet_pictures = count < options->count ? count : (int)options->count,
     };
     if (!evaluate_split(session, evaluation->data, &wanted, &evaluation->total, error))
@@ -355,6 +361,7 @@ int command_eval(const Options *options)
     if (evaluation.sheet)
         sheet_close(evaluation.sheet);
     free(evaluation.scores);
+    weights_close(&evaluation.weights);
     if (evaluation.data)
         dataset_close(evaluation.data);
     session_close(&evaluation.session);

@@ -124,14 +124,24 @@ int64_t plan_bytes(const Plan *plan, const char *target, int batch, int threads)
     return plan_bytes_for(plan, target, NULL, batch, threads);
 }
 
-static bool check_memory(const Executor *executor, const Needs *needs, Error *error)
+static void print_bytes(int64_t bytes, char text[32])
 {
-    int threads = executor->device->scratch_copies;
-    int64_t there = executor->device->available(executor->device);
-    int64_t needed = total_bytes(needs, executor->max_batch, threads);
+    bool small = bytes < 1 << 30;
+    snprintf(text, 32, small ? "%.1f MiB" : "%.2f GiB", (double)bytes / (small ? 1 << 20 : 1 << 30));
+}
+
+static bool check_memory(const Plan *plan, const Device *device, const Needs *needs, int max_batch,
+                         Error *error)
+{
+    int threads = device->scratch_copies;
+    int64_t there = device->available(device);
+    int64_t needed = total_bytes(needs, max_batch, threads);
     if (needed <= there)
         return true;
-    char hint[200];
+    char hint[200], least[32], needed_text[32], there_text[32];
+    print_bytes(total_bytes(needs, 1, threads), least);
+    print_bytes(needed, needed_text);
+    print_bytes(there, there_text);
     int64_t fixed = total_bytes(needs, 0, threads);
     int64_t sample = needs->slabs[SLAB_ACTIVATIONS];
     int64_t fits = sample > 0 && there > fixed ? (there - fixed) / sample : 0;
@@ -139,14 +149,12 @@ static bool check_memory(const Executor *executor, const Needs *needs, Error *er
         snprintf(hint, sizeof hint, "the largest batch that fits is %lld", (long long)fits);
     else
         snprintf(hint, sizeof hint,
-                 "not even a batch of 1 fits, which needs %.2f GiB: make the model or "
+                 "not even a batch of 1 fits, which needs %s: make the model or "
                  "its pictures smaller, or close other programs",
-                 (double)total_bytes(needs, 1, threads) / (1 << 30));
+                 least);
     return fail(error, EXIT_ENVIRONMENT, hint,
-                "not enough memory: '%s' with batch %d needs %.2f GiB, "
-                "%.2f GiB are available",
-                executor->plan->model, executor->max_batch, (double)needed / (1 << 30),
-                (double)there / (1 << 30));
+                "not enough memory: '%s' with batch %d needs %s, %s are available", plan->model,
+                max_batch, needed_text, there_text);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -195,11 +203,6 @@ static bool build_kernels(Executor *executor, Error *error)
     const PlanTarget *target = executor->target;
     const Plan *plan = executor->plan;
     const char *file = plan->file ? plan->file : plan->model;
-    if (plan->foreign && !executor->device->options.trust)
-        return fail(error, EXIT_USER,
-                    "--trust, if you trust whoever made it; or compile the model "
-                    "again with segc",
-                    "%s belongs to another user: it holds C that would run as you", file);
     bool *needed = calloc((size_t)target->n_kernels + 1, sizeof *needed);
     if (!needed)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
@@ -242,23 +245,37 @@ static bool check_programs(const Plan *plan, const PlanTarget *target, const cha
     return true;
 }
 
-Executor *executor_open_for(const Plan *plan, Device *device, const char *programs, int max_batch,
-                            Error *error)
+bool executor_check(const Plan *plan, const Device *device, const char *programs, int max_batch,
+                    Error *error)
 {
+    const char *file = plan->file ? plan->file : plan->model;
     const PlanTarget *target = plan_target(plan, device->target);
     if (!target) {
         char hint[128];
         snprintf(hint, sizeof hint, "compile the model again with segc --target %s",
                  device->target);
-        fail(error, EXIT_USER, hint, "%s has no kernels for the target '%s'",
-             plan->file ? plan->file : plan->model, device->target);
-        return NULL;
+        return fail(error, EXIT_USER, hint, "%s has no kernels for the target '%s'", file,
+                    device->target);
     }
-    if (max_batch < 1 || max_batch > 1 << 17) {
-        fail(error, EXIT_USER, "it is between 1 and 131072", "a batch of %d cannot be run",
-             max_batch);
+    if (max_batch < 1 || max_batch > 1 << 17)
+        return fail(error, EXIT_USER, "it is between 1 and 131072", "a batch of %d cannot be run",
+                    max_batch);
+    if (plan->foreign && !device->options.trust)
+        return fail(error, EXIT_USER,
+                    "--trust, if you trust whoever made it; or compile the model "
+                    "again with segc",
+                    "%s belongs to another user: it holds C that would run as you", file);
+    Needs needs = needs_of(plan, target, programs);
+    return check_programs(plan, target, programs, error)
+        && check_memory(plan, device, &needs, max_batch, error);
+}
+
+Executor *executor_open_for(const Plan *plan, Device *device, const char *programs, int max_batch,
+                            Error *error)
+{
+    if (!executor_check(plan, device, programs, max_batch, error))
         return NULL;
-    }
+    const PlanTarget *target = plan_target(plan, device->target);
     Executor *executor = calloc(1, sizeof *executor);
     if (!executor) {
         fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
@@ -271,8 +288,7 @@ Executor *executor_open_for(const Plan *plan, Device *device, const char *progra
                             .prepared = -1,
                             .ran = -1 };
     Needs needs = needs_of(plan, target, programs);
-    if (check_programs(plan, target, programs, error) && check_memory(executor, &needs, error)
-        && bind_programs(executor, programs, error) && build_kernels(executor, error)
+    if (bind_programs(executor, programs, error) && build_kernels(executor, error)
         && allocate_slabs(executor, &needs, error))
         return executor;
     executor_close(executor);

@@ -17,11 +17,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "device.h"
+
+enum { TICK_NANOSECONDS = 100000000 };
 
 typedef struct {
     const PlanKernel *kernel;
@@ -180,6 +183,30 @@ static int start_workers(Build *build, pthread_t *threads, int workers)
     return started;
 }
 
+/* Until all have ended; called and returns with the lock held. */
+static void wait_for_workers(Build *build)
+{
+    int shown = -1;
+    while (build->running > 0 || shown < build->built) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += TICK_NANOSECONDS;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (shown == build->built)
+            pthread_cond_timedwait(&build->changed, &build->lock, &until);
+        shown = build->built;
+        pthread_mutex_unlock(&build->lock);
+        bool go_on = !build->options->progress
+                  || build->options->progress(build->options->context, shown, build->n_missing);
+        pthread_mutex_lock(&build->lock);
+        if (!go_on && !build->failed) {
+            fail(&build->error, EXIT_INTERRUPTED, "", "interrupted while kernels were built");
+            build->failed = true;
+        }
+    }
+}
+
 static bool compile_missing(Build *build, int workers, Error *error)
 {
     for (int i = 0; i < build->n_units; i++)
@@ -192,18 +219,10 @@ static bool compile_missing(Build *build, int workers, Error *error)
     if (!threads)
         return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to build it", build->file);
     build->running = workers;
-    int started = start_workers(build, threads, workers), shown = -1;
+    int started = start_workers(build, threads, workers);
     pthread_mutex_lock(&build->lock);
     build->running -= workers - started;
-    while (build->running > 0 || shown < build->built) {
-        if (shown == build->built)
-            pthread_cond_wait(&build->changed, &build->lock);
-        shown = build->built;
-        pthread_mutex_unlock(&build->lock);
-        if (build->options->progress)
-            build->options->progress(build->options->context, shown, build->n_missing);
-        pthread_mutex_lock(&build->lock);
-    }
+    wait_for_workers(build);
     pthread_mutex_unlock(&build->lock);
     for (int i = 0; i < started; i++)
         pthread_join(threads[i], NULL);

@@ -64,7 +64,7 @@ static void quote_log(const char *log, char *text, size_t size)
         line--;
     if (!line)
         line = output ? output + strspn(output, "\n") : "";
-    snprintf(text, size, "%.*s", (int)strcspn(line, "\n"), line);
+    snprintf(text, size, "%.*s", (int)strcspn(line, "\n"), *line ? line : "it says nothing");
     free(output);
 }
 
@@ -339,6 +339,8 @@ static bool find_out(HostCompiler *compiler, const KernelCache *cache, const cha
     unlink(log);
     if (!try_flags(compiler, stem, cpu, attempt, error))
         return false;
+    if (strcmp(compiler->version, "unknown") == 0) /* interrupted, perhaps: ask again next time */
+        return true;
     int length = snprintf(text, sizeof text, "%d %s\n", *attempt, compiler->version);
     return file_write(stem, text, (size_t)length, error) && cache_seal(stem, path, error);
 }

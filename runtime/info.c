@@ -4,7 +4,6 @@
 #include "commands.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,21 +22,6 @@ static int64_t element_count(int rank, const int64_t *dims)
     for (int i = 0; i < rank; i++)
         count *= dims[i];
     return count;
-}
-
-static bool write_json(const char *path, json_t *json, Error *error)
-{
-    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(json);
-    if (!text)
-        return fail(error, EXIT_ENVIRONMENT, "", "%s: the JSON could not be made", path);
-    bool written = true;
-    if (strcmp(path, "-") == 0)
-        puts(text);
-    else
-        written = file_write(path, text, strlen(text), error);
-    free(text);
-    return written;
 }
 
 /* ---- plans ---- */
@@ -177,7 +161,7 @@ static bool info_plan(const Options *options, Error *error)
         return false;
     bool fine = true;
     if (options->json)
-        fine = write_json(options->json, plan_json(plan, options), error);
+        fine = json_write(options->json, plan_json(plan, options), error);
     else
         print_plan(plan, options);
     plan_close(plan);
@@ -210,6 +194,9 @@ static void print_run(const SafeTensors *file, const RunState *state)
     printf("recipe      Adam, lr %g, batch %d, seed %" PRIu64 "%s; the outline counts as %s\n",
            state->lr, state->batch, state->seed, state->flip ? ", flips" : "",
            state->outline_background ? "background" : "pet");
+    const char *threshold = checkpoint_value(file, "threshold");
+    if (threshold)
+        printf("            a pixel is pet from a probability of %s\n", threshold);
     if (state->limit)
         printf("            only the first %" PRId64 " pictures of each split\n", state->limit);
     printf("progress    %d of %d epochs, %" PRId64 " steps", state->epoch, state->epochs,
@@ -223,11 +210,12 @@ static void print_run(const SafeTensors *file, const RunState *state)
         print_curves(state);
 }
 
-static void print_tensors(const SafeTensors *file)
+static void print_tensors(const SafeTensors *file, bool verbose)
 {
     char shape[80];
-    printf("tensors     (optimizer.* as the parameters they belong to)\n");
-    for (int i = 0; i < file->n_tensors; i++) {
+    if (!verbose)
+        printf("tensors     --verbose lists them\n");
+    for (int i = 0; verbose && i < file->n_tensors; i++) {
         const SafeTensor *tensor = &file->tensors[i];
         shape_text(tensor->rank, tensor->dims, shape);
         if (strncmp(tensor->name, "optimizer.", 10) != 0)
@@ -267,7 +255,7 @@ static bool info_tensors(const Options *options, Error *error)
             += element_count(tensor->rank, tensor->dims);
     }
     if (options->json) {
-        fine = write_json(options->json, tensors_json(file), error);
+        fine = json_write(options->json, tensors_json(file), error);
     } else {
         RunState state = { 0 };
         format_count(weights, weights_text);
@@ -275,7 +263,7 @@ static bool info_tensors(const Options *options, Error *error)
         printf("weights     %s: %d tensors, %s numbers and %s of the optimiser\n", path,
                file->n_tensors, weights_text, optimiser_text);
         if (checkpoint_value(file, "format")) {
-            fine = checkpoint_state(file, path, &state, error);
+            fine = checkpoint_state(file, &state, error);
             if (fine)
                 print_run(file, &state);
             run_state_close(&state);
@@ -284,7 +272,7 @@ static bool info_tensors(const Options *options, Error *error)
                 printf("metadata    %s = %.200s\n", file->keys[i], file->values[i]);
         }
         if (fine)
-            print_tensors(file);
+            print_tensors(file, options->verbose);
     }
     safetensors_close(file);
     return fine;

@@ -40,6 +40,9 @@
 #define QUIET_OPTIONS \
     FLAG('q', "quiet", quiet, "print results and errors only"), \
     FLAG('v', "verbose", verbose, "say more, such as how kernels are built")
+#define THRESHOLD \
+    REAL(0, "threshold", NULL, 0, 1, threshold, \
+         "a pixel is pet where its probability reaches this (default: as in training, else 0.5)")
 #define OUTLINE \
     CHOICE(0, "outline", "foreground|background", "foreground", outline, \
            "what the outline in the trimaps (value 3) counts as")
@@ -50,7 +53,7 @@ static const Option train_options[] = {
     COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
     REAL(0, "lr", "1e-5", 0, 1e3, lr, "Adam's learning rate; -lr too"),
     TEXT('p', "folder", "FOLDER", "saved_models", folder,
-         "where checkpoints, log and plot are saved"),
+         "where checkpoints, log and plot are saved; with --resume the checkpoint's folder"),
     TEXT('r', "resume", "CHECKPOINT", NULL, resume,
          "go on from here, bit for bit as if never stopped; the recipe comes from the checkpoint "
          "unless given"),
@@ -70,8 +73,7 @@ static const Option eval_options[] = {
     TEXT('m', "weights", "FILE", NULL, weights, "a checkpoint or other safetensors file; required"),
     CHOICE(0, "split", "train|valid|test", "test", split, "the pictures that are scored"),
     COUNT('b', "batch", "16", 1, 65536, batch, "pictures in a batch; soft Dice depends on it"),
-    REAL(0, "threshold", "0.5", 0, 1, threshold,
-         "a pixel is pet where its probability reaches this"),
+    THRESHOLD,
     TEXT(0, "csv", "FILE", NULL, csv, "write every picture's scores, worst first"),
     CHOICE('p', "plot", "y|n", "n", plot, "draw a sheet: picture, true mask, predicted mask"),
     TEXT('o', "output", "FILE", "predictions.png", output, "the sheet"),
@@ -90,8 +92,7 @@ static const Option predict_options[] = {
     TEXT('m', "weights", "FILE", NULL, weights, "a checkpoint or other safetensors file; required"),
     TEXT('o', "output", "FOLDER", "out", output, "where the masks are written"),
     COUNT('b', "batch", "4", 1, 65536, batch, "pictures in a batch"),
-    REAL(0, "threshold", "0.5", 0, 1, threshold,
-         "a pixel is pet where its probability reaches this"),
+    THRESHOLD,
     CHOICE(0, "on-bad", "fail|skip", "fail", on_bad,
            "at a broken picture: stop, or go on without it"),
     DEVICE_OPTIONS,
@@ -118,7 +119,7 @@ static const Option bench_options[] = {
 static const Option info_options[] = {
     COUNT('b', "batch", "2", 1, 65536, batch, "batch for which memory is computed"),
     TEXT(0, "json", "FILE", NULL, json, "write the facts as JSON; - for standard output"),
-    FLAG('v', "verbose", verbose, "also every parameter, step and kernel of a plan"),
+    FLAG('v', "verbose", verbose, "also every tensor, and every step and kernel of a plan"),
 };
 
 static const Option check_options[] = {
@@ -127,10 +128,11 @@ static const Option check_options[] = {
 };
 
 static const Option synth_options[] = {
-    COUNT('n', "count", "64", 4, 1e6, count, "pictures in all; every fourth is for test"),
+    COUNT('n', "count", "64", 4, 9999, count, "pictures in all; every fourth is for test"),
     COUNT(0, "size", "0", 0, 8192, size, "pixels a side; 0: varied, 200 to 500"),
     { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "the same seed gives the same files" },
     COUNT('j', "workers", "0", 0, 1024, workers, "threads that draw; 0: one a processor"),
+    FLAG(0, "force", force, "draw into a folder that is not empty; never over another data set"),
     FLAG('q', "quiet", quiet, "no progress bar"),
 };
 
@@ -263,6 +265,28 @@ static int flushed(int code)
     return code;
 }
 
+static int run_command(const Command *command, int argc, char **argv, int words)
+{
+    char **given = malloc(((size_t)argc + 1) * sizeof *given); /* getopt moves operands */
+    if (!given)
+        return EXIT_ENVIRONMENT;
+    memcpy(given, argv, ((size_t)argc + 1) * sizeof *given);
+    Options options = { .argc = argc, .argv = given };
+    bool help;
+    int code = EXIT_USAGE;
+    if (options_parse(command, argc - words, argv + words, &options, &help)) {
+        code = EXIT_FINE;
+        if (help) {
+            options_help(command, stdout);
+        } else {
+            interrupt_catch();
+            code = command->run(&options);
+        }
+    }
+    free(given);
+    return flushed(code);
+}
+
 int main(int argc, char **argv)
 {
     /* A write beyond a file-size limit fails with an error message, not with a signal. */
@@ -289,17 +313,8 @@ int main(int argc, char **argv)
     const Command *command = find_command(argc - 1 - manual, argv + 1 + manual, &words);
     if (!command)
         return unknown_command(argv[1 + manual]);
-    if (manual) {
-        (man ? options_man : options_help)(command, stdout);
-        return flushed(EXIT_FINE);
-    }
-    Options options = { .argc = argc, .argv = argv };
-    bool help;
-    if (!options_parse(command, argc - words, argv + words, &options, &help))
-        return EXIT_USAGE;
-    if (help) {
-        options_help(command, stdout);
-        return flushed(EXIT_FINE);
-    }
-    return flushed(command->run(&options));
+    if (!manual)
+        return run_command(command, argc, argv, words);
+    (man ? options_man : options_help)(command, stdout);
+    return flushed(EXIT_FINE);
 }

@@ -314,7 +314,8 @@ void options_man(const Command *command, FILE *out)
 int report(const Error *error)
 {
     fflush(stdout);
-    fprintf(stderr, "segrun: error: %s\n", error->text);
+    fprintf(stderr, "segrun: %s%s\n", error->code == EXIT_INTERRUPTED ? "" : "error: ",
+            error->text);
     if (error->hint[0])
         fprintf(stderr, "hint: %s\n", error->hint);
     return error->code ? (int)error->code : EXIT_ENVIRONMENT;

@@ -38,6 +38,8 @@ typedef struct {
     float *probabilities;
     int width, height;
     int done, left_out;
+    Weights weights;
+    double threshold;
 } Prediction;
 
 /* ---- what to predict ---- */
@@ -256,7 +258,7 @@ static bool write_files(const Prediction *prediction, Slot *slot, float *full, u
     if (!image_write_png(path, grey, width, height, 1, &slot->error))
         return false;
     for (size_t i = 0; i < pixels; i++)
-        grey[i] = (double)full[i] >= prediction->options->threshold ? 255 : 0;
+        grey[i] = (double)full[i] >= prediction->threshold ? 255 : 0;
     snprintf(path, sizeof path, "%s/%s.mask.png", folder, slot->job->name);
     if (!image_write_png(path, grey, width, height, 1, &slot->error))
         return false;
@@ -341,6 +343,9 @@ static bool predict_all(Prediction *prediction, Error *error)
     const JobList *list = &prediction->list;
     progress_start(progress, 0);
     for (int first = 0; first < list->n;) {
+        if (interrupted())
+            return fail(error, EXIT_INTERRUPTED, "", "interrupted after %d of %d pictures", first,
+                        list->n);
         int n = list->n - first < prediction->options->batch ? list->n - first
                                                              : (int)prediction->options->batch;
         for (int i = 0; i < n; i++) {
@@ -364,6 +369,30 @@ static bool predict_all(Prediction *prediction, Error *error)
     return true;
 }
 
+static bool allocate(Prediction *prediction, Error *error)
+{
+    const Options *options = prediction->options;
+    const PlanTensor *image = prediction->tensors.image;
+    prediction->height = (int)image->dims[1];
+    prediction->width = (int)image->dims[2];
+    size_t values = (size_t)image->dims[1] * (size_t)image->dims[2] * (size_t)options->batch;
+    prediction->slots = calloc((size_t)options->batch, sizeof *prediction->slots);
+    prediction->planes = malloc(3 * values);
+    prediction->probabilities = malloc(values * sizeof(float));
+    return (prediction->slots && prediction->planes && prediction->probabilities)
+        || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a batch");
+}
+
+static bool read_weights(Prediction *prediction, Error *error)
+{
+    SafeTensors *file = weights_read(&prediction->weights, &prediction->session, error);
+    if (!file)
+        return false;
+    prediction->threshold = threshold_of(prediction->options, file);
+    safetensors_close(file);
+    return true;
+}
+
 static bool prepare(Prediction *prediction, Error *error)
 {
     const Options *options = prediction->options;
@@ -375,7 +404,7 @@ static bool prepare(Prediction *prediction, Error *error)
         return false;
     if (!name_jobs(&prediction->list))
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the names");
-    if (!session_open(session, options, "predict", (int)options->batch, error)
+    if (!session_open(session, options, error)
         || !session_tensors(session, "predict", false, &prediction->tensors, error))
         return false;
     const PlanTensor *image = prediction->tensors.image, *output = prediction->tensors.output;
@@ -383,16 +412,10 @@ static bool prepare(Prediction *prediction, Error *error)
         return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
                     "%s: the model has no output [1, H, W] of the input's size",
                     session->plan_path);
-    prediction->height = (int)image->dims[1];
-    prediction->width = (int)image->dims[2];
-    size_t values = (size_t)image->dims[1] * (size_t)image->dims[2] * (size_t)options->batch;
-    prediction->slots = calloc((size_t)options->batch, sizeof *prediction->slots);
-    prediction->planes = malloc(3 * values);
-    prediction->probabilities = malloc(values * sizeof(float));
-    if (!prediction->slots || !prediction->planes || !prediction->probabilities)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a batch");
-    return checkpoint_load(options->weights, session, false, error)
-           && folder_make(options->output, error);
+    return read_weights(prediction, error) && folder_make(options->output, error)
+        && session_device(session, "predict", (int)options->batch, error)
+        && allocate(prediction, error) && session_build(session, error)
+        && weights_upload(&prediction->weights, session->executor, error);
 }
 
 int command_predict(const Options *options)
@@ -405,11 +428,12 @@ int command_predict(const Options *options)
     progress_clear(&prediction.session.progress);
     int good = prediction.done - prediction.left_out;
     if (predicted && good == 0)
-        predicted = fail(&error, EXIT_USER, "", "none of the %d pictures could be read",
-                         prediction.done);
+        predicted = fail(&error, EXIT_USER, "", prediction.done == 1
+                             ? "the picture could not be read"
+                             : "none of the %d pictures could be read", prediction.done);
     if (predicted && !options->quiet) {
-        printf("%d pictures to %s/ (mask, probability, overlay), %.1f pictures/s", good,
-               options->output, good / (now_seconds() - begun));
+        printf("%d picture%s to %s/ (mask, probability, overlay), %.1f pictures/s", good,
+               good == 1 ? "" : "s", options->output, good / (now_seconds() - begun));
         printf(prediction.left_out ? "; %d left out\n" : "\n", prediction.left_out);
     }
     int code = predicted ? EXIT_FINE : report(&error);
@@ -421,6 +445,7 @@ int command_predict(const Options *options)
     free(prediction.slots);
     free(prediction.planes);
     free(prediction.probabilities);
+    weights_close(&prediction.weights);
     session_close(&prediction.session);
     return code;
 }

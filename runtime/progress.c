@@ -2,8 +2,9 @@
  *
  * On a terminal: one line, redrawn at most ten times a second in a single write (carriage return,
  * text, erase to the end of the line), cut to the terminal's width, so that nothing flickers or
- * wraps. Elsewhere (a pipe, a file): plain lines, at most one in thirty seconds, so that a log
- * stays readable. Everything goes to the stream it was opened with; results go to standard output.
+ * wraps. Elsewhere (a pipe, a file): plain lines, after 30, 60, 120, ... seconds of a task, so that
+ * a log stays short. Everything goes to the stream it was opened with; results go to standard
+ * output.
  */
 #include "commands.h"
 
@@ -15,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_LINE = 400 };
+enum { MAX_LINE = 400, LOG_SECONDS = 30 };
 
 double now_seconds(void)
 {
@@ -72,7 +73,7 @@ void progress_start(Progress *progress, int64_t already_done)
 {
     progress->start = now_seconds();
     progress->last = progress->terminal ? 0 : progress->start;
-    progress->first = already_done;
+    progress->first = progress->done = already_done;
 }
 
 static int terminal_width(FILE *out)
@@ -85,7 +86,7 @@ static int terminal_width(FILE *out)
 
 static void draw_bar(Progress *progress, const char *head, const char *tail, double part)
 {
-    int width = terminal_width(progress->out) - 1;
+    int width = terminal_width(progress->out) - 3; /* room for the ^C that a terminal echoes */
     int bar = width - (int)strlen(head) - (int)strlen(tail) - 4;
     char line[2 * MAX_LINE], cells[64] = "";
     if (bar > 30)
@@ -109,8 +110,10 @@ static void draw_bar(Progress *progress, const char *head, const char *tail, dou
 void progress_update(Progress *progress, const char *title, int64_t done, int64_t total,
                      const char *unit, const char *detail)
 {
-    double now = now_seconds(), gap = progress->terminal ? 0.1 : 30;
+    double now = now_seconds(), so_far = progress->last - progress->start;
+    double gap = progress->terminal ? 0.1 : so_far > LOG_SECONDS ? so_far : LOG_SECONDS;
     bool last = progress->terminal && done >= total;
+    progress->done = done;
     if (progress->quiet || total <= 0 || (now - progress->last < gap && !last))
         return;
     progress->last = now;
@@ -148,7 +151,14 @@ void progress_say(Progress *progress, const char *format, ...)
     fflush(progress->out);
 }
 
-void progress_built(void *context, int built, int total)
+void progress_finish(Progress *progress, const char *verb, int64_t count, const char *unit)
 {
-    progress_update(context, "building kernels", built, total, "kernels", "");
+    char duration[16], digits[32];
+    double seconds = now_seconds() - progress->start;
+    progress_clear(progress);
+    if (progress->done == progress->first || seconds < 1)
+        return;
+    format_duration(seconds, duration);
+    format_count(count, digits);
+    progress_say(progress, "%s %s %s in %s", verb, digits, unit, duration);
 }

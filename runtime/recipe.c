@@ -37,9 +37,9 @@ bool run_files(RunFiles *files, const char *folder, const char *model, Error *er
 }
 
 /* Says of one item of a resumed recipe where it is from, if that can surprise. */
-static void say_changed(const char *name, const char *was, const char *is)
+static void say_changed(const Options *options, const char *name, const char *was, const char *is)
 {
-    if (strcmp(was, is) != 0)
+    if (strcmp(was, is) != 0 && !options->quiet)
         fprintf(stderr, "resume: --%s %s from the command line; the checkpoint had %s\n", name, is,
                 was);
 }
@@ -51,7 +51,7 @@ static void override_count(const Options *options, const char *name, int64_t val
         return;
     snprintf(was, sizeof was, "%" PRId64, *kept);
     snprintf(is, sizeof is, "%" PRId64, value);
-    say_changed(name, was, is);
+    say_changed(options, name, was, is);
     *kept = value;
 }
 
@@ -60,56 +60,58 @@ static void override_flag(const Options *options, const char *name, bool value, 
 {
     if (!option_given(options, name))
         return;
-    say_changed(name, *kept ? yes : no, value ? yes : no);
+    say_changed(options, name, *kept ? yes : no, value ? yes : no);
     *kept = value;
+}
+
+static void override_numbers(const Options *options, RunState *state)
+{
+    char was[32], is[32];
+    if (option_given(options, "lr")) {
+        snprintf(was, sizeof was, "%g", state->lr);
+        snprintf(is, sizeof is, "%g", options->lr);
+        say_changed(options, "lr", was, is);
+        state->lr = options->lr;
+    }
+    if (option_given(options, "seed")) {
+        snprintf(was, sizeof was, "%" PRIu64, state->seed);
+        snprintf(is, sizeof is, "%" PRIu64, options->seed);
+        say_changed(options, "seed", was, is);
+        state->seed = options->seed;
+    }
 }
 
 /* The checkpoint's recipe, with what the command line gives in its place. */
 static void override_recipe(const Options *options, RunState *state)
 {
-    bool background = strcmp(options->outline, "background") == 0;
-    int64_t epochs = state->epochs, batch = state->batch, before = state->batch;
-    uint64_t seed = state->seed;
-    bool outline = state->outline_background;
-    int64_t limit = state->limit;
+    RunState before = *state;
+    int64_t epochs = state->epochs, batch = state->batch;
     override_count(options, "epochs", options->epochs, &epochs);
     override_count(options, "batch", options->batch, &batch);
     override_count(options, "limit", options->limit, &state->limit);
-    override_flag(options, "outline", background, &state->outline_background, "background",
-                  "foreground");
+    override_flag(options, "outline", strcmp(options->outline, "background") == 0,
+                  &state->outline_background, "background", "foreground");
     override_flag(options, "flip", strcmp(options->flip, "y") == 0, &state->flip, "y", "n");
+    override_numbers(options, state);
     state->epochs = (int)epochs;
     state->batch = (int)batch;
-    if (option_given(options, "lr")) {
-        char was[32], is[32];
-        snprintf(was, sizeof was, "%g", state->lr);
-        snprintf(is, sizeof is, "%g", options->lr);
-        say_changed("lr", was, is);
-        state->lr = options->lr;
-    }
-    if (option_given(options, "seed")) {
-        char was[32], is[32];
-        snprintf(was, sizeof was, "%" PRIu64, state->seed);
-        snprintf(is, sizeof is, "%" PRIu64, options->seed);
-        say_changed("seed", was, is);
-        state->seed = options->seed;
-    }
+    bool other_masks = state->outline_background != before.outline_background;
+    if (other_masks)
+        fprintf(stderr, "segrun: warning: with another --outline rule Dice cannot be compared "
+                        "with the epochs before\n");
     if (state->batch_in_epoch > 0
-        && (batch != before || seed != state->seed || limit != state->limit
-            || outline != state->outline_background)) {
-        fprintf(stderr, "resume: with another recipe the unfinished epoch %d begins again\n",
+        && (other_masks || state->batch != before.batch || state->seed != before.seed
+            || state->limit != before.limit || state->flip != before.flip)) {
+        fprintf(stderr, "segrun: warning: with another recipe the unfinished epoch %d begins again\n",
                 state->epoch + 1);
-        state->batch_in_epoch = state->pictures = 0;
-        state->loss_sum = state->dice_sum = state->seconds = 0;
+        run_state_begin_epoch(state);
     }
 }
 
-bool recipe_choose(const Options *options, RunState *state, Error *error)
+bool recipe_choose(const Options *options, const SafeTensors *resumed, RunState *state,
+                   Error *error)
 {
-    if (options->resume && options->weights)
-        return fail(error, EXIT_USAGE, "--resume goes on with a run, --weights begins a new one",
-                    "--resume and --weights cannot be given together");
-    if (!options->resume) {
+    if (!resumed) {
         *state = (RunState){
             .seed = options->seed, .batch = (int)options->batch, .epochs = (int)options->epochs,
             .limit = options->limit, .lr = options->lr, .best_dice = -1,
@@ -118,14 +120,10 @@ bool recipe_choose(const Options *options, RunState *state, Error *error)
         };
         return true;
     }
-    SafeTensors *file = safetensors_open(options->resume, error);
-    if (!file)
+    if (!checkpoint_state(resumed, state, error))
         return false;
-    bool read = checkpoint_state(file, options->resume, state, error);
-    safetensors_close(file);
-    if (read)
-        override_recipe(options, state);
-    return read;
+    override_recipe(options, state);
+    return true;
 }
 
 bool recipe_check_folder(const RunFiles *files, const char *folder, const Plan *plan, Error *error)

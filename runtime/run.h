@@ -65,7 +65,9 @@ typedef struct {
     int threads;                /* 0: OMP_NUM_THREADS, else all */
     bool verbose;
     bool trust;                 /* build plans that another user made */
-    void (*progress)(void *context, int built, int total); /* while kernels are built; may be NULL */
+    /* While kernels are built, about ten times a second; false stops with EXIT_INTERRUPTED. May be
+     * NULL. */
+    bool (*progress)(void *context, int built, int total);
     void (*warn)(void *context, const char *text);         /* may be NULL */
     void *context;
 } DeviceOptions;
@@ -79,6 +81,9 @@ const char *device_describe(const Device *);   /* one line: "cpu: 2 threads, AVX
  * device must outlive it. */
 typedef struct Executor Executor;
 Executor *executor_open(const Plan *, Device *, int max_batch, Error *);
+/* Whether it could be opened, as far as can be said without building anything: kernels for this
+ * device, the programs, trust, memory. */
+bool executor_check(const Plan *, const Device *, const char *programs, int max_batch, Error *);
 /* For some programs only, such as "evaluate,predict": what the others need is not built and not
  * allocated. NULL: all. */
 Executor *executor_open_for(const Plan *, Device *, const char *programs, int max_batch, Error *);

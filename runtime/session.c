@@ -1,6 +1,9 @@
-/* What every command that runs a plan opens: the plan, the device, the executor with the kernels of
- * the programs it needs, and the data set; and which of a program's tensors is the
- * picture, the mask, the probability, the loss and the metric.
+/* What every command that runs a plan opens: the plan, the device, the data set, and the executor
+ * with the kernels of the programs it needs; and which of a program's tensors is the picture, the
+ * mask, the probability, the loss and the metric.
+ *
+ * Building kernels takes longest, so it comes last: a command looks at the plan, the weights, the
+ * folders, the memory and the pictures before.
  */
 #include "commands.h"
 
@@ -19,28 +22,21 @@ static void warn_progress(void *context, const char *text)
     fprintf(stderr, "segrun: warning: %s\n", text);
 }
 
-static bool open_device(Session *session, const Options *options, Error *error)
+static bool show_built(void *context, int built, int total)
 {
-    if (strcmp(options->device, "cuda") == 0)
-        return fail(error, EXIT_ENVIRONMENT, "use --device cpu, or auto",
-                    "--device cuda: this build has the host device (cpu) only");
-    DeviceOptions wanted = {
-        .name = "cpu", .threads = (int)options->threads, .verbose = options->verbose,
-        .trust = options->trust, .progress = progress_built, .warn = warn_progress,
-        .context = &session->progress,
-    };
-    session->device = device_open(&wanted, error);
-    if (!session->device)
-        return false;
-    progress_say(&session->progress, "device %s%s", device_describe(session->device),
-                 strcmp(options->device, "auto") == 0 ? " (auto: the only device of this build)"
-                                                      : "");
-    return true;
+    progress_update(context, "building kernels", built, total, "kernels", "");
+    return !interrupted();
 }
 
-bool session_open_plan(Session *session, const Options *options, Error *error)
+static bool show_decoded(void *context, int done, int total)
 {
-    *session = (Session){ .plan_path = options->operands[0] };
+    progress_update(context, "decoding", done, total, "pictures", "");
+    return !interrupted();
+}
+
+bool session_open(Session *session, const Options *options, Error *error)
+{
+    *session = (Session){ .options = options, .plan_path = options->operands[0] };
     progress_open(&session->progress, stderr, options->quiet);
     session->plan = plan_open(session->plan_path, error);
     if (!session->plan)
@@ -51,15 +47,33 @@ bool session_open_plan(Session *session, const Options *options, Error *error)
                    "%s: this plan holds no kernels for the cpu", session->plan_path);
 }
 
-bool session_open(Session *session, const Options *options, const char *programs, int max_batch,
-                  Error *error)
+bool session_device(Session *session, const char *programs, int max_batch, Error *error)
 {
-    if (!session_open_plan(session, options, error) || !open_device(session, options, error))
+    const Options *options = session->options;
+    session->programs = programs;
+    session->max_batch = max_batch;
+    if (strcmp(options->device, "cuda") == 0)
+        return fail(error, EXIT_ENVIRONMENT, "use --device cpu, or auto",
+                    "--device cuda: this build has the host device (cpu) only");
+    DeviceOptions wanted = {
+        .name = "cpu", .threads = (int)options->threads, .verbose = options->verbose,
+        .trust = options->trust, .progress = show_built, .warn = warn_progress,
+        .context = &session->progress,
+    };
+    session->device = device_open(&wanted, error);
+    if (!session->device)
         return false;
+    progress_say(&session->progress, "device %s", device_describe(session->device));
+    return executor_check(session->plan, session->device, programs, max_batch, error);
+}
+
+bool session_build(Session *session, Error *error)
+{
     progress_start(&session->progress, 0);
-    session->executor =
-        executor_open_for(session->plan, session->device, programs, max_batch, error);
-    progress_clear(&session->progress);
+    session->executor = executor_open_for(session->plan, session->device, session->programs,
+                                          session->max_batch, error);
+    if (session->executor)
+        progress_finish(&session->progress, "built", session->progress.done, "kernels");
     return session->executor != NULL;
 }
 
@@ -82,6 +96,18 @@ static const PlanTensor *find_role(const PlanProgram *program, PlanRole role, in
             return tensor;
     }
     return NULL;
+}
+
+/* The metric's threshold is the first scalar of the kernel that counts for it. */
+static double metric_threshold(const PlanProgram *program)
+{
+    static const char label[] = "dice_sums ";
+    for (int i = 0; i < program->n_steps; i++) {
+        const PlanStep *step = &program->steps[i];
+        if (strncmp(step->label, label, sizeof label - 1) == 0 && step->n_scalars > 0)
+            return step->scalars[0];
+    }
+    return 0.5;
 }
 
 static int count_role(const PlanProgram *program, PlanRole role)
@@ -107,6 +133,7 @@ bool session_tensors(const Session *session, const char *name, bool needs_mask,
         .output = find_role(program, ROLE_OUTPUT, 1),
         .loss = find_role(program, ROLE_LOSS, 0),
         .metric = find_role(program, ROLE_METRIC, 5),
+        .threshold = metric_threshold(program),
     };
     static const char hint[] =
         "segrun feeds one `input image : u8[3, H, W]` and one `target mask : u8[1, H, W]`";
@@ -139,27 +166,10 @@ Split split_of(const char *name)
                                         : SPLIT_TEST;
 }
 
-static void warn_line(void *context, const char *line)
+Dataset *session_dataset(Session *session, unsigned splits, bool outline_background, int limit,
+                         const PlanTensor *image, Error *error)
 {
-    Session *session = context;
-    warn_progress(&session->progress, line);
-}
-
-static bool decode_progress(void *context, int done, int total)
-{
-    Session *session = context;
-    progress_update(&session->progress, "decoding pictures", done, total, "pictures", "");
-    return true;
-}
-
-Dataset *session_dataset(Session *session, const Options *options, unsigned splits,
-                         bool outline_background, int limit, const PlanTensor *image, Error *error)
-{
-    if (!options->data) {
-        fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
-             "--data is required");
-        return NULL;
-    }
+    const Options *options = session->options;
     bool no_cache = options->cache && strcmp(options->cache, "none") == 0;
     DatasetOptions wanted = {
         .height = (int)image->dims[1], .width = (int)image->dims[2], .splits = splits,
@@ -167,10 +177,18 @@ Dataset *session_dataset(Session *session, const Options *options, unsigned spli
         .skip_bad = strcmp(options->on_bad, "skip") == 0, .limit = limit,
         .workers = (int)options->workers, .no_cache = no_cache,
         .cache_folder = no_cache ? NULL : options->cache,
-        .progress = decode_progress, .warn = warn_line, .context = session,
+        .progress = show_decoded, .warn = warn_progress, .context = &session->progress,
     };
     progress_start(&session->progress, 0);
     Dataset *data = dataset_open(options->data, &wanted, error);
-    progress_clear(&session->progress);
+    int count = 0;
+    for (int i = 0; data && i < SPLIT_COUNT; i++)
+        count += dataset_count(data, i) + dataset_skipped(data, i);
+    if (data)
+        progress_finish(&session->progress, "decoded", count, "pictures");
+    else if (error->code == EXIT_USER && !error->hint[0])
+        snprintf(error->hint, sizeof error->hint,
+                 "segrun data check %.200s lists all that is broken; --on-bad skip leaves it out",
+                 options->data);
     return data;
 }

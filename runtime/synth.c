@@ -5,6 +5,7 @@
  * last, so an interrupted run leaves no data set that looks complete; their first line says who
  * drew it, and a folder whose lists begin otherwise is not touched.
  */
+#include <dirent.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,9 +91,21 @@ static bool write_list(const Synth *synth, bool test, Error *error)
     return written;
 }
 
-/* Is there nothing yet, or something this wrote? */
-static bool may_write(const char *folder, Error *error)
+static bool is_empty(const char *folder)
 {
+    DIR *directory = opendir(folder);
+    int entries = 0;
+    while (directory != NULL && readdir(directory) != NULL) entries++;
+    if (directory != NULL) closedir(directory);
+    return entries <= 2;        /* itself and its parent */
+}
+
+/* Is there nothing yet, or, forced, something this wrote? */
+static bool may_write(const char *folder, bool force, Error *error)
+{
+    if (!force && !is_empty(folder))
+        return fail(error, EXIT_USER, "name a new folder; --force draws among what is there",
+                    "%s: the folder is not empty", folder);
     static const char *const lists[] = { "trainval.txt", "test.txt" };
     for (int i = 0; i < 2; i++) {
         char path[4300];
@@ -121,7 +134,7 @@ bool data_synth(const char *folder, const SynthOptions *options, Error *error)
                     options->size, SMALLEST, LARGEST);
     if (strlen(folder) > 4096)
         return fail(error, EXIT_USER, "", "%.40s...: the name is too long", folder);
-    if (!may_write(folder, error)) return false;
+    if (!may_write(folder, options->force, error)) return false;
     char path[4300];
     snprintf(path, sizeof path, "%s/images", folder);
     if (!folder_make(path, error)) return false;

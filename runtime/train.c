@@ -12,7 +12,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,54 +25,29 @@ typedef struct {
     Dataset *data;
     ProgramTensors tensors;
     RunState state;
+    char folder[1024];
     RunFiles files;
+    SafeTensors *origin;     /* --resume or --weights; NULL: a new run */
+    Weights weights;         /* until they are on the device */
     float *sums;             /* the metric of a batch */
     bool stopped;            /* by a signal */
-    bool saved;              /* this run has written files.last */
 } Training;
-
-/* ---- signals ---- */
-
-/* The one variable that a signal handler can reach. */
-static volatile int stop_wanted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    if (stop_wanted) {
-        ssize_t ignored = write(STDERR_FILENO, "\n", 1);
-        (void)ignored;
-        _exit(EXIT_INTERRUPTED);
-    }
-    stop_wanted = 1;
-}
-
-static void catch_signals(bool on)
-{
-    struct sigaction action = { .sa_handler = on ? on_signal : SIG_DFL };
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
 
 /* ---- files ---- */
 
-static bool save(Training *training, const char *path, Error *error)
+static bool save(const Training *training, const char *path, Error *error)
 {
-    if (!checkpoint_save(path, &training->session, &training->state, error)) {
-        bool last = access(training->files.last, R_OK) == 0;
-        if (last)
-            snprintf(error->hint, sizeof error->hint,
-                     "%.200s is the last good checkpoint: --resume goes on from it",
-                     training->files.last);
-        return false;
-    }
-    training->saved = true;
-    return true;
+    if (checkpoint_save(path, &training->session, &training->state, training->tensors.threshold,
+                        error))
+        return true;
+    if (access(training->files.last, R_OK) == 0)
+        snprintf(error->hint, sizeof error->hint,
+                 "%.200s is the last good checkpoint: --resume goes on from it",
+                 training->files.last);
+    return false;
 }
 
-static bool save_epoch(Training *training, bool best, Error *error)
+static bool save_epoch(const Training *training, bool best, Error *error)
 {
     const RunState *state = &training->state;
     char title[200];
@@ -155,7 +129,7 @@ static bool train_batches(Training *training, Loader *loader, Error *error)
     double begun = now_seconds(), before = state->seconds;
     Batch batch;
     while (state->batch_in_epoch < loader_batches(loader)) {
-        if (stop_wanted) {
+        if (interrupted()) {
             training->stopped = true;
             return true;
         }
@@ -188,17 +162,22 @@ static bool train_epoch(Training *training, Error *error)
     return trained;
 }
 
+static int digits_of(int number)
+{
+    return snprintf(NULL, 0, "%d", number);
+}
+
+/* At most 79 columns, up to 999 epochs. */
 static void print_row(const Training *training, const EpochRow *row)
 {
     if (training->options->quiet)
         return;
     char duration[16];
+    int epochs = training->state.epochs;
     format_duration(row->seconds, duration);
-    printf(
-        "epoch %3d/%d  train loss %.4f Dice %.4f  valid loss %.4f Dice %.4f%s  %s  %.*f images/s\n",
-        row->epoch, training->state.epochs, row->train_loss, row->train_dice, row->valid_loss,
-        row->valid_dice, row->best ? " best" : "     ", duration,
-        row->images_per_second < 10 ? 1 : 0, row->images_per_second);
+    printf("epoch %*d/%d  loss %.4f valid %.4f  Dice %.4f valid %.4f%s  %s\n", digits_of(epochs),
+           row->epoch, epochs, row->train_loss, row->valid_loss, row->train_dice, row->valid_dice,
+           row->best ? " best" : "     ", duration);
     fflush(stdout);
 }
 
@@ -207,7 +186,7 @@ static bool finish_epoch(Training *training, Error *error)
 {
     RunState *state = &training->state;
     EvaluateOptions wanted = { .split = SPLIT_VALID, .batch = state->batch, .threshold = -1,
-                               .workers = (int)training->options->workers, .stop = &stop_wanted };
+                               .workers = (int)training->options->workers };
     Scores scores;
     double begun = now_seconds();
     if (!evaluate_split(&training->session, training->data, &wanted, &scores, error)) {
@@ -234,8 +213,7 @@ static bool finish_epoch(Training *training, Error *error)
     };
     run_state_add(state, &row);
     state->epoch++;
-    state->batch_in_epoch = state->pictures = 0;
-    state->loss_sum = state->dice_sum = state->seconds = 0;
+    run_state_begin_epoch(state);
     if (row.best) {
         state->best_dice = scores.dice;
         state->best_epoch = row.epoch;
@@ -246,24 +224,47 @@ static bool finish_epoch(Training *training, Error *error)
 
 /* ---- before the first step ---- */
 
-static bool load_weights(Training *training, Error *error)
+/* The checkpoint to go on from, or the weights to begin with. */
+static bool open_origin(Training *training, Error *error)
 {
     const Options *options = training->options;
-    Session *session = &training->session;
-    if (options->resume)
-        return checkpoint_load(options->resume, session, true, error);
-    int64_t parameters = executor_slab_bytes(session->executor, SLAB_PARAMETERS);
-    int64_t moments = executor_slab_bytes(session->executor, SLAB_MOMENTS);
-    char *slab = calloc(1, (size_t)(parameters > moments ? parameters : moments) + 1);
-    if (!slab)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the initial weights");
-    bool set = executor_upload(session->executor, SLAB_MOMENTS, slab, error);
-    if (set) {
-        params_initialise(session->plan, training->state.seed, slab);
-        set = executor_upload(session->executor, SLAB_PARAMETERS, slab, error);
+    if (options->resume && options->weights)
+        return fail(error, EXIT_USAGE, "--resume goes on with a run, --weights begins a new one",
+                    "--resume and --weights cannot be given together");
+    const char *path = options->resume ? options->resume : options->weights;
+    return !path || (training->origin = safetensors_open(path, error)) != NULL;
+}
+
+/* --folder; a resumed run goes on where its checkpoint lies. */
+static bool choose_folder(Training *training, Error *error)
+{
+    const Options *options = training->options;
+    const char *slash = options->resume ? strrchr(options->resume, '/') : NULL;
+    const char *folder = options->folder;
+    int length = (int)strlen(folder);
+    if (options->resume && !option_given(options, "folder")) {
+        folder = slash ? options->resume : ".";
+        length = slash > options->resume ? (int)(slash - options->resume) : 1;
     }
-    free(slab);
-    return set && (!options->weights || checkpoint_load(options->weights, session, false, error));
+    if (snprintf(training->folder, sizeof training->folder, "%.*s", length, folder)
+        >= (int)sizeof training->folder)
+        return fail(error, EXIT_USER, "", "%s: the folder's name is too long", folder);
+    return run_files(&training->files, training->folder, training->session.plan->model, error)
+        && recipe_check_folder(&training->files, training->folder, training->session.plan, error);
+}
+
+static bool read_weights(Training *training, Error *error)
+{
+    const Plan *plan = training->session.plan;
+    bool resumes = training->options->resume != NULL;
+    if (!weights_open(&training->weights, plan, training->state.seed, error))
+        return false;
+    if (!training->origin)
+        return true;
+    bool taken = weights_take(&training->weights, plan, training->origin, resumes, error);
+    safetensors_close(training->origin);
+    training->origin = NULL;
+    return taken;
 }
 
 /* Of the training pictures' names: the order in an epoch depends on them. Not dataset_key, which
@@ -281,9 +282,8 @@ static uint64_t names_key(const Dataset *data)
 static bool open_data(Training *training, Error *error)
 {
     RunState *state = &training->state;
-    training->data = session_dataset(&training->session, training->options, SPLITS_TRAINING,
-                                     state->outline_background, (int)state->limit,
-                                     training->tensors.image, error);
+    training->data = session_dataset(&training->session, SPLITS_TRAINING, state->outline_background,
+                                     (int)state->limit, training->tensors.image, error);
     if (!training->data)
         return false;
     int train = dataset_count(training->data, SPLIT_TRAIN);
@@ -302,11 +302,15 @@ static bool open_data(Training *training, Error *error)
     if (training->options->resume && key != state->data_key) {
         fprintf(stderr, "segrun: warning: the training pictures are not the checkpoint's%s\n",
                 state->batch_in_epoch ? "; the unfinished epoch begins again" : "");
-        state->batch_in_epoch = state->pictures = 0;
-        state->loss_sum = state->dice_sum = state->seconds = 0;
+        run_state_begin_epoch(state);
     }
     state->data_key = key;
     return true;
+}
+
+static const char *plural(int64_t count)
+{
+    return count == 1 ? "" : "s";
 }
 
 static void say_start(Training *training)
@@ -323,50 +327,50 @@ static void say_start(Training *training)
         weights += count;
     }
     format_count(weights, count_text);
-    progress_say(progress, "model  %s%s%s, %s parameters, input %" PRId64 " x %" PRId64,
-                 plan->model, *plan->options ? " " : "", plan->options, count_text,
-                 training->tensors.image->dims[1], training->tensors.image->dims[2]);
+    progress_say(progress, "model  %s, %s parameters, input %" PRId64 " x %" PRId64, plan->model,
+                 count_text, training->tensors.image->dims[1], training->tensors.image->dims[2]);
+    if (*plan->options)
+        progress_say(progress, "made   segc %s", plan->options);
     progress_say(progress, "data   %s: %d train, %d valid; the outline counts as %s",
                  training->options->data, dataset_count(training->data, SPLIT_TRAIN),
                  dataset_count(training->data, SPLIT_VALID),
                  state->outline_background ? "background" : "pet");
-    progress_say(progress, "recipe Adam, lr %g, batch %d, %d epochs, seed %" PRIu64 "%s", state->lr,
-                 state->batch, state->epochs, state->seed, state->flip ? ", flips" : "");
+    progress_say(progress, "recipe Adam, lr %g, batch %d, %d epoch%s, seed %" PRIu64 "%s",
+                 state->lr, state->batch, state->epochs, plural(state->epochs), state->seed,
+                 state->flip ? ", flips" : "");
+    progress_say(progress, "saves  %s/", training->folder);
     if (training->options->resume)
-        progress_say(progress, "resume %s: %d epochs and %" PRId64 " batches done, best Dice %.4f",
-                     training->options->resume, state->epoch, state->batch_in_epoch,
-                     state->best_dice < 0 ? 0 : state->best_dice);
+        progress_say(progress, "resume %s: %d epoch%s and %" PRId64 " batch%s done",
+                     training->options->resume, state->epoch, plural(state->epoch),
+                     state->batch_in_epoch, state->batch_in_epoch == 1 ? "" : "es");
 }
 
 /* A checkpoint fits any plan with the same names and shapes; only the same text gives the same
  * bits. */
 static void warn_other_plan(const Training *training)
 {
-    SafeTensors *file = NULL;
-    Error ignored;
     char hash[32];
-    if (!training->options->resume
-        || !(file = safetensors_open(training->options->resume, &ignored)))
-        return;
-    const char *was = checkpoint_value(file, "plan_hash");
+    const char *was =
+        training->options->resume ? checkpoint_value(training->origin, "plan_hash") : NULL;
     snprintf(hash, sizeof hash, "%" PRIu64, plan_hash(training->session.plan));
     if (was && strcmp(was, hash) != 0)
         fprintf(stderr,
                 "segrun: warning: the plan was made from another text than the checkpoint's: "
                 "the run goes on, but not bit for bit\n");
-    safetensors_close(file);
 }
 
-static bool prepare(Training *training, Error *error)
+/* Everything that needs neither pictures nor kernels. */
+static bool check(Training *training, Error *error)
 {
     const Options *options = training->options;
     Session *session = &training->session;
     if (!options->data)
         return fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
                     "--data is required");
-    if (!recipe_choose(options, &training->state, error)
-        || !session_open(session, options, "train,evaluate", training->state.batch, error)
-        || !session_tensors(session, "train", true, &training->tensors, error))
+    if (!open_origin(training, error) || !session_open(session, options, error)
+        || !session_tensors(session, "train", true, &training->tensors, error)
+        || !recipe_choose(options, options->resume ? training->origin : NULL, &training->state,
+                          error))
         return false;
     if (!training->tensors.metric)
         return fail(error, EXIT_USER, "add a line such as `metric dice(probability, mask)`",
@@ -375,12 +379,21 @@ static bool prepare(Training *training, Error *error)
     training->sums = calloc((size_t)training->state.batch * SUMS, sizeof *training->sums);
     if (!training->sums)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
-    if (!run_files(&training->files, options->folder, session->plan->model, error)
-        || !recipe_check_folder(&training->files, options->folder, session->plan, error)
-        || !load_weights(training, error))
-        return false;
     warn_other_plan(training);
-    return open_data(training, error);
+    return read_weights(training, error) && choose_folder(training, error);
+}
+
+static bool prepare(Training *training, Error *error)
+{
+    Session *session = &training->session;
+    if (!session_device(session, "train,evaluate", training->state.batch, error)
+        || !open_data(training, error))
+        return false;
+    say_start(training);
+    bool loaded = session_build(session, error)
+               && weights_upload(&training->weights, session->executor, error);
+    weights_close(&training->weights);
+    return loaded;
 }
 
 /* ---- the run ---- */
@@ -394,30 +407,22 @@ static void print_end(const Training *training)
                here ? training->files.best : "saved where the run began");
 }
 
-static bool say_how_to_go_on(Training *training, Error *error)
+static bool say_how_to_go_on(const Training *training, Error *error)
 {
     const RunState *state = &training->state;
     if (!save(training, training->files.last, error))
         return false;
-    char folder[1100] = "";
-    if (strcmp(training->options->folder, "saved_models") != 0)
-        snprintf(folder, sizeof folder, " -p %s", training->options->folder);
     fprintf(stderr,
-            "interrupted in epoch %d after %" PRId64 " batches; everything is saved. To go on:\n"
-            "  segrun train %s --data %s%s -r %s\n",
-            state->epoch + 1, state->batch_in_epoch, training->session.plan_path,
-            training->options->data, folder, training->files.last);
+            "interrupted in epoch %d after %" PRId64 " batch%s; everything is saved. To go on:\n"
+            "  segrun train %s --data %s -r %s\n",
+            state->epoch + 1, state->batch_in_epoch, state->batch_in_epoch == 1 ? "" : "es",
+            training->session.plan_path, training->options->data, training->files.last);
     return true;
 }
 
 static bool run_epochs(Training *training, Error *error)
 {
     RunState *state = &training->state;
-    if (state->epoch >= state->epochs) {
-        progress_say(&training->session.progress,
-                     "all %d epochs are done; --epochs N trains further", state->epoch);
-        return true;
-    }
     if (!recipe_write(&training->files, training->options, &training->session, error))
         return false;
     while (state->epoch < state->epochs && !training->stopped)
@@ -427,23 +432,31 @@ static bool run_epochs(Training *training, Error *error)
     return !training->stopped || say_how_to_go_on(training, error);
 }
 
+static bool train(Training *training, Error *error)
+{
+    if (!check(training, error))
+        return false;
+    if (training->state.epoch < training->state.epochs)
+        return prepare(training, error) && run_epochs(training, error);
+    progress_say(&training->session.progress, "all %d epochs are done; --epochs N trains further",
+                 training->state.epoch);
+    return true;
+}
+
 int command_train(const Options *options)
 {
     Training training = { .options = options };
     Error error = { 0 };
-    bool trained = prepare(&training, &error);
-    if (trained) {
-        say_start(&training);
-        catch_signals(true);
-        trained = run_epochs(&training, &error);
-        catch_signals(false);
-    }
+    bool trained = train(&training, &error);
     progress_clear(&training.session.progress);
     int code = !trained ? report(&error) : training.stopped ? EXIT_INTERRUPTED : EXIT_FINE;
     if (code == EXIT_FINE)
         print_end(&training);
     free(training.sums);
+    weights_close(&training.weights);
     run_state_close(&training.state);
+    if (training.origin)
+        safetensors_close(training.origin);
     if (training.data)
         dataset_close(training.data);
     session_close(&training.session);

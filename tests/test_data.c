@@ -544,6 +544,8 @@ static void test_synth(void)
     CHECK(file_hash(in(again, "images/drawn_0005.jpg"))
           == file_hash(in(pets, "images/drawn_0005.jpg")));
     wanted.seed = 2;
+    CHECK(!data_synth(again, &wanted, &error) && strstr(error.text, "not empty") != NULL);
+    wanted.force = true;
     CHECK(data_synth(again, &wanted, &error));
     CHECK(file_hash(in(again, "images/drawn_0005.jpg"))
           != file_hash(in(pets, "images/drawn_0005.jpg")));

@@ -104,12 +104,13 @@ static Plan plan = { .model = TEXT("tiny"),
 /* ---- helpers --------------------------------------------------------------------------------- */
 
 static int built, warned;
-static void count_built(void *context, int done, int total)
+static bool count_built(void *context, int done, int total)
 {
     (void)context;
     built = done;
     if (done > total)
         built = -1;
+    return true;
 }
 static void count_warning(void *context, const char *text)
 {

@@ -267,7 +267,7 @@ static bool load_state(const char *path, RunState *state)
 {
     Error error = { 0 };
     SafeTensors *file = safetensors_open(path, &error);
-    bool loaded = file && checkpoint_state(file, path, state, &error);
+    bool loaded = file && checkpoint_state(file, state, &error);
     if (file)
         safetensors_close(file);
     if (!loaded)

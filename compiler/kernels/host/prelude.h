@@ -188,7 +188,7 @@ INLINE v16 log16(v16 x)
 {
     v16i tiny = less16(x, splat16(1.17549435e-38f));
     v16 scaled = select16(tiny, x * 8388608.0f, x);
-    v16i bits = (v16i)scaled - 0x3f3504f3;          /* the fraction goes into [sqrt 1/2, sqrt 2) */
+    v16i bits = (v16i)((v16w)scaled - 0x3f3504f3u); /* the fraction goes into [sqrt 1/2, sqrt 2) */
     v16i exponent = bits >> 23;
     v16 f = (v16)((bits & 0x7fffff) + 0x3f3504f3) - 1.0f;
     v16 n = __builtin_convertvector(exponent - (tiny & 23), v16);

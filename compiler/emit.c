@@ -7,15 +7,17 @@
  *     write_y   count pixels of the anchor's result through the epilogue into memory, and into sums
  *     finish_y  the partial sums of one part of a sample
  *
- * An expression is walked from its root to stored tensors (leaves). What does not change along a row
- * is computed before the loop. A place is a sample n, a channel block, a row h and a pixel w + i;
- * slices and concatenations change the block, broadcasts fix it to 0 or the pixel to 0: a Place.
- * Which operand of a concatenation a block comes from is decided once a row: the text branches.
+ * An expression is walked from its root to stored tensors (leaves). What does not change along a
+ * row is computed before the loop. A place is a sample n, a channel block, a row h and a pixel
+ * w + i; slices and concatenations change the block, broadcasts fix it to 0 or the pixel to 0.
+ * Which operand of a concatenation a block comes from is decided once a row: the walk stops there,
+ * the text branches, and the walk begins again in each branch with that choice made.
  *
  * Sizes and offsets are run-time arguments, so that equal patterns give equal text, built once.
  */
 #include "seg.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct {
@@ -28,23 +30,39 @@ typedef struct {
     bool constant;          /* along a row */
 } Value;
 
-typedef struct { Node *node; Place place; Value value; } Memo;
-typedef struct { Node *concat; const char *block; int operand; const char *operand_block; } Choice;
+/* A value that was computed in this row. */
+typedef struct Memo Memo;
+struct Memo {
+    const Node *node;
+    Place place;
+    Value value;
+    Memo *older;
+};
 
-enum { MAX_MEMOS = 256, MAX_CHOICES = 16, MAX_LEAVES = 64 };
+/* At `block` of a concat or slice, the value is that of an operand at `operand_block`. */
+typedef struct Choice Choice;
+struct Choice {
+    const Node *node;
+    const char *block;
+    int operand;
+    const char *operand_block;
+    int depth;
+    const Choice *outer;
+};
 
 /* One loop over a row. */
 typedef struct {
     Emission *e;
     Text before, inside;    /* declarations before the loop; its body */
-    Memo memos[MAX_MEMOS]; int n_memos;
-    Choice *choices; int n_choices;
-    Node *pending; const char *pending_block; /* a concat that is not decided yet */
+    Memo *memos;            /* the newest */
+    const Choice *choices;  /* the innermost */
+    const Node *pending;    /* a concat or slice that is not decided yet, or NULL */
+    const char *pending_block;
     int counter;
     const char *indent;
 } Row;
 
-/* ---- arguments ------------------------------------------------------------------------------ */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 PlanBuffer node_buffer(const Node *node)
 {
@@ -84,20 +102,14 @@ static int64_t channel_blocks(const Node *node)
     return (node->shape.dims[0] + PLAN_BLOCK - 1) / PLAN_BLOCK;
 }
 
-static void count_bytes(Emission *e, const Node *node)
+/* Kernels are files: a name that says a lot is enough. */
+static void add_to_name(Emission *e, const char *word)
 {
-    if (node->shape.batched)
-        e->read_bytes_per_sample += (double)node_bytes(node);
-    else
-        e->read_bytes += (double)node_bytes(node);
+    if (e->name.length < 72)
+        text_printf(&e->name, "_%s", word);
 }
 
-/* ---- values ----------------------------------------------------------------------------------- */
-
-static const char *graph_text(Row *row, const char *format, long a)
-{
-    return arena_printf(row->e->graph->arena, format, a);
-}
+/* ---- values ---------------------------------------------------------------------------------- */
 
 /* A new variable: `type name = `; the caller writes the rest of the line. */
 static Value new_value(Row *row, bool constant)
@@ -119,22 +131,23 @@ static bool same_place(Place a, Place b)
     return a.one_pixel == b.one_pixel && strcmp(a.block, b.block) == 0;
 }
 
-static Value remember(Row *row, Node *node, Place at, Value value)
+static Value remember(Row *row, const Node *node, Place at, Value value)
 {
-    if (row->n_memos < MAX_MEMOS)
-        row->memos[row->n_memos++] = (Memo){ node, at, value };
+    Memo *memo = arena_alloc(row->e->graph->arena, sizeof *memo);
+    *memo = (Memo){ node, at, value, row->memos };
+    row->memos = memo;
     return value;
 }
 
 static const Memo *recall(const Row *row, const Node *node, Place at)
 {
-    for (int i = 0; i < row->n_memos; i++)
-        if (row->memos[i].node == node && same_place(row->memos[i].place, at))
-            return &row->memos[i];
-    return NULL;
+    const Memo *memo = row->memos;
+    while (memo && !(memo->node == node && same_place(memo->place, at)))
+        memo = memo->older;
+    return memo;
 }
 
-/* ---- leaves ------------------------------------------------------------------------------------- */
+/* ---- leaves ---------------------------------------------------------------------------------- */
 
 static Value fixed_leaf(Row *row, Node *node, Place at)
 {
@@ -204,7 +217,6 @@ static Value batched_leaf(Row *row, Node *node, Place at)
 
 static Value leaf(Row *row, Node *node, Place at)
 {
-    count_bytes(row->e, node);
     if (!node->shape.batched)
         return fixed_leaf(row, node, at);
     return batched_leaf(row, node, at);
@@ -217,12 +229,13 @@ static Value coefficient(Row *row, Node *node, int which, Place at)
     int64_t blocks = (node->shape.dims[1] + PLAN_BLOCK - 1) / PLAN_BLOCK;
     int size = add_size(row->e, blocks);
     Value value = new_value(row, true);
-    text_printf(&row->before, "load16((const float *)a->buffers[%d] + 16 * (%d * a->sizes[%d] + %s));\n",
-                buffer, which, size, at.block);
+    text_printf(&row->before,
+                "load16((const float *)a->buffers[%d] + 16 * (%d * a->sizes[%d] + %s));\n", buffer,
+                which, size, at.block);
     return value;
 }
 
-/* ---- expressions ----------------------------------------------------------------------------------- */
+/* ---- expressions ----------------------------------------------------------------------------- */
 
 static Value evaluate(Row *, Node *, Place);
 
@@ -247,13 +260,13 @@ static Value operand(Row *row, const Node *reader, int index, Place at)
     return wide;
 }
 
-static Value evaluate_concat(Row *row, Node *node, Place at)
+/* A concat or slice: the operand's value at the block that was chosen, or a choice to be made. */
+static Value evaluate_move(Row *row, const Node *node, Place at)
 {
-    for (int i = 0; i < row->n_choices; i++)
-        if (row->choices[i].concat == node && strcmp(row->choices[i].block, at.block) == 0) {
-            Place place = { row->choices[i].operand_block, at.one_pixel };
-            return evaluate(row, node->inputs[row->choices[i].operand], place);
-        }
+    for (const Choice *choice = row->choices; choice; choice = choice->outer)
+        if (choice->node == node && strcmp(choice->block, at.block) == 0)
+            return evaluate(row, node->inputs[choice->operand],
+                            (Place){ choice->operand_block, at.one_pixel });
     if (!row->pending) {
         row->pending = node;
         row->pending_block = at.block;
@@ -261,32 +274,29 @@ static Value evaluate_concat(Row *row, Node *node, Place at)
     return (Value){ "undecided", false };
 }
 
-static Value evaluate_slice(Row *row, Node *node, Place at)
-{
-    int size = add_size(row->e, (int64_t)node->attr[ATTR_FROM] / PLAN_BLOCK);
-    int k = row->counter++;
-    text_printf(&row->before, "%sconst int64_t b%d = %s + a->sizes[%d];\n", row->indent, k, at.block,
-                size);
-    Place place = { graph_text(row, "b%ld", k), at.one_pixel };
-    return evaluate(row, node->inputs[0], place);
-}
-
 static Value evaluate_dropout(Row *row, Node *node, Place at)
 {
     Value x = operand(row, node, 0, at);
+    bool one_pixel = at.one_pixel || (node->shape.dims[1] == 1 && node->shape.dims[2] == 1);
     int buffer = add_buffer(row->e, (PlanBuffer){ SLAB_FIXED, 0, PLAN_STATE_BYTES });
     int stream = add_size(row->e, (int64_t)node->attr[ATTR_STREAM]);
-    int width = add_size(row->e, node->shape.dims[2]);
     int rate = add_scalar(row->e, node->attr[ATTR_RATE]);
     int k = row->counter++;
-    text_printf(&row->before, "%sconst uint64_t seed%d = ((const PlanState *)a->buffers[%d])->seed;\n"
-                "%sconst uint64_t stream%d = (uint64_t)a->sizes[%d];\n"
-                "%sconst int64_t pixel%d = h * a->sizes[%d] + w;\n"
-                "%sconst v16 rate%d = splat16((float)a->scalars[%d]);\n", row->indent, k, buffer,
-                row->indent, k, stream, row->indent, k, width, row->indent, k, rate);
-    Value value = new_value(row, false);
-    text_printf(&row->inside, "keep16(~less16(uniform16(seed%d, stream%d, n, 16 * %s, pixel%d + i), "
-                "rate%d), %s) / (1 - rate%d);\n", k, k, at.block, k, k, x.name, k);
+    text_printf(&row->before,
+                "%1$sconst uint64_t seed%2$d = ((const PlanState *)a->buffers[%3$d])->seed;\n"
+                "%1$sconst uint64_t stream%2$d = (uint64_t)a->sizes[%4$d];\n"
+                "%1$sconst v16 rate%2$d = splat16((float)a->scalars[%5$d]);\n", row->indent, k,
+                buffer, stream, rate);
+    const char *pixel = "0";
+    if (!one_pixel) {
+        pixel = arena_printf(row->e->graph->arena, "pixel%d + i", k);
+        text_printf(&row->before, "%sconst int64_t pixel%d = h * a->sizes[%d] + w;\n", row->indent,
+                    k, add_size(row->e, node->shape.dims[2]));
+    }
+    Value value = new_value(row, one_pixel && x.constant);
+    text_printf(value_text(row, value),
+                "keep16(~less16(uniform16(seed%1$d, stream%1$d, n, 16 * %2$s, %3$s), rate%1$d), "
+                "%4$s) / (1 - rate%1$d);\n", k, at.block, pixel, x.name);
     return value;
 }
 
@@ -322,7 +332,8 @@ static const char *formula(Op op)
     case OP_GELU_GRAD: return "gelu_grad16($0, $1)";
     case OP_SIGMOID_GRAD: return "$0 * $1 * (1 - $1)";
     case OP_CROSS_ENTROPY_TERMS:
-        return "-($1 * max16(log16($0), splat16(-100)) + (1 - $1) * max16(log16(1 - $0), splat16(-100)))";
+        return "-($1 * max16(log16($0), splat16(-100))"
+               " + (1 - $1) * max16(log16(1 - $0), splat16(-100)))";
     case OP_CROSS_ENTROPY_TERMS_GRAD: return "($0 - $1) / max16($0 * (1 - $0), splat16(1e-12f))";
     case OP_LOGITS_CROSS_ENTROPY_TERMS: return "relu16($0) - $0 * $1 + log1p16(exp16(-abs16($0)))";
     case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: return "sigmoid16($0) - $1";
@@ -340,7 +351,8 @@ static Value evaluate_formula(Row *row, Node *node, Place at)
     }
     const char *slope = "";
     if (op_has_attribute(node->op, ATTR_SLOPE))
-        slope = graph_text(row, "((float)a->scalars[%ld])", add_scalar(row->e, node->attr[ATTR_SLOPE]));
+        slope = arena_printf(row->e->graph->arena, "((float)a->scalars[%d])",
+                             add_scalar(row->e, node->attr[ATTR_SLOPE]));
     Value value = new_value(row, constant);
     Text *text = value_text(row, value);
     for (const char *at_text = formula(node->op); *at_text; at_text++) {
@@ -368,28 +380,33 @@ static Value evaluate_affine(Row *row, Node *node, Place at)
 static Value evaluate_combine(Row *row, Node *node, Place at)
 {
     Value dy = operand(row, node, 0, at), x = operand(row, node, 1, at);
-    Value a = coefficient(row, node->inputs[2], 0, at), b = coefficient(row, node->inputs[2], 1, at);
+    Value a = coefficient(row, node->inputs[2], 0, at);
+    Value b = coefficient(row, node->inputs[2], 1, at);
     Value d = coefficient(row, node->inputs[2], 2, at);
     Value value = new_value(row, x.constant && dy.constant);
-    text_printf(value_text(row, value), "%s * %s + (%s * %s + %s);\n", a.name, dy.name, b.name, x.name,
-                d.name);
+    text_printf(value_text(row, value), "%s * %s + (%s * %s + %s);\n", a.name, dy.name, b.name,
+                x.name, d.name);
     return value;
 }
 
-static Value evaluate_new(Row *row, Node *node, Place at)
+static Value evaluate_constant(Row *row, const Node *node)
 {
-    if (node->op == OP_CONSTANT) {
-        Value value = new_value(row, true);
-        text_printf(&row->before, "splat16((float)%.9g);\n", node->attr[ATTR_VALUE]);
-        return value;
-    }
-    if (node->stored)
-        return leaf(row, node, at);
-    if (row->e->name.length < 72)
-        text_printf(&row->e->name, "_%s", op_facts[node->op].name);
+    Value value = new_value(row, true);
+    double number = node->attr[ATTR_VALUE];
+    if (isfinite(number))
+        text_printf(&row->before, "splat16((float)%.9g);\n", number);
+    else
+        text_printf(&row->before, "splat16(%s);\n", number > 0 ? "INFINITY"
+                                                   : number < 0 ? "-INFINITY" : "NAN");
+    return value;
+}
+
+/* From its operands, even if it has memory. */
+static Value evaluate_expression(Row *row, Node *node, Place at)
+{
+    add_to_name(row->e, op_facts[node->op].name);
     switch ((int)node->op) {
-    case OP_CONCAT: return evaluate_concat(row, node, at);
-    case OP_SLICE: return evaluate_slice(row, node, at);
+    case OP_CONCAT: case OP_SLICE: return evaluate_move(row, node, at);
     case OP_DROPOUT: return evaluate_dropout(row, node, at);
     case OP_DIVIDE_BY_COUNT: return evaluate_divide(row, node, at);
     case OP_AFFINE: return evaluate_affine(row, node, at);
@@ -406,63 +423,84 @@ static Value evaluate(Row *row, Node *node, Place at)
     const Memo *memo = recall(row, node, at);
     if (memo)
         return memo->value;
-    return remember(row, node, at, evaluate_new(row, node, at));
+    if (node->op == OP_CONSTANT)
+        return remember(row, node, at, evaluate_constant(row, node));
+    if (node->stored)
+        return remember(row, node, at, leaf(row, node, at));
+    return remember(row, node, at, evaluate_expression(row, node, at));
 }
 
-/* ---- rows with decisions ------------------------------------------------------------------------------ */
+/* ---- rows with decisions --------------------------------------------------------------------- */
 
 typedef void RowBody(Row *, void *context);
 
-static void begin_row(Row *row, Emission *e, Choice *choices, int n_choices, const char *indent)
+static void begin_row(Row *row, Emission *e, const Choice *choices, const char *indent)
 {
-    *row = (Row){ .e = e, .choices = choices, .n_choices = n_choices, .indent = indent };
+    *row = (Row){ .e = e, .choices = choices, .indent = indent };
     row->before.arena = row->inside.arena = e->graph->arena;
-    row->counter = 10 * n_choices;
 }
 
-/* Writes body's text; where it meets a concatenation, a branch for each of its operands. */
-static void emit_rows(Emission *e, RowBody *body, void *context, Choice *choices, int n_choices,
-                      const char *indent)
+static void emit_rows(Emission *, RowBody *, void *context, const Choice *, const char *indent);
+
+static void emit_slice(Emission *e, RowBody *body, void *context, Choice choice, const char *indent)
 {
-    Row *row = arena_alloc(e->graph->arena, sizeof *row);
-    size_t name_length = e->name.length;
-    double read_bytes = e->read_bytes;
-    begin_row(row, e, choices, n_choices, indent);
-    body(row, context);
-    if (!row->pending) {
-        text_append(&e->text, row->before.text ? row->before.text : "", row->before.length);
-        text_append(&e->text, row->inside.text ? row->inside.text : "", row->inside.length);
-        return;
-    }
-    if (n_choices == MAX_CHOICES)
-        bug("emit: more than %d concatenations in one expression", MAX_CHOICES);
-    Node *concat = row->pending;
-    const char *block = row->pending_block, *deeper = arena_printf(e->graph->arena, "%s    ", indent);
+    int64_t first = (int64_t)choice.node->attr[ATTR_FROM] / PLAN_BLOCK;
+    choice.operand_block = arena_printf(e->graph->arena, "x%d", choice.depth);
+    text_printf(&e->text, "%sconst int64_t %s = %s + a->sizes[%d];\n", indent, choice.operand_block,
+                choice.block, add_size(e, first));
+    emit_rows(e, body, context, &choice, indent);
+}
+
+/* A branch for each operand. */
+static void emit_concat(Emission *e, RowBody *body, void *context, Choice choice,
+                        const char *indent)
+{
+    const Node *concat = choice.node;
+    const char *deeper = arena_printf(e->graph->arena, "%s    ", indent);
     int64_t start = 0;
     for (int k = 0; k < concat->n_inputs; k++) {
         int first = add_size(e, start);
         start += channel_blocks(concat->inputs[k]);
-        if (k)
-            text_printf(&e->text, " else ");
-        else
-            text_printf(&e->text, "%s", indent);
+        text_printf(&e->text, "%s", k ? " else " : indent);
         if (k + 1 < concat->n_inputs)
-            text_printf(&e->text, "if (%s < a->sizes[%d]) ", block, add_size(e, start));
-        text_printf(&e->text, "{\n");
-        if (k) {
-            e->name.length = name_length;
-            e->read_bytes = read_bytes;
-        }
-        const char *name = arena_printf(e->graph->arena, "x%d_%d", n_choices, k);
-        text_printf(&e->text, "%sconst int64_t %s = %s - a->sizes[%d];\n", deeper, name, block, first);
-        choices[n_choices] = (Choice){ concat, block, k, name };
-        emit_rows(e, body, context, choices, n_choices + 1, deeper);
+            text_printf(&e->text, "if (%s < a->sizes[%d]) ", choice.block, add_size(e, start));
+        choice.operand = k;
+        choice.operand_block = arena_printf(e->graph->arena, "x%d", choice.depth);
+        text_printf(&e->text, "{\n%sconst int64_t %s = %s - a->sizes[%d];\n", deeper,
+                    choice.operand_block, choice.block, first);
+        emit_rows(e, body, context, &choice, deeper);
         text_printf(&e->text, "%s}", indent);
     }
     text_printf(&e->text, "\n");
 }
 
-/* ---- read ----------------------------------------------------------------------------------------------- */
+/* Writes body's text; where it meets a choice that is not made, what it wrote is forgotten. */
+static void emit_rows(Emission *e, RowBody *body, void *context, const Choice *choices,
+                      const char *indent)
+{
+    Row row;
+    Emission before = *e;
+    begin_row(&row, e, choices, indent);
+    body(&row, context);
+    if (!row.pending) {
+        text_append(&e->text, row.before.text ? row.before.text : "", row.before.length);
+        text_append(&e->text, row.inside.text ? row.inside.text : "", row.inside.length);
+        return;
+    }
+    e->n_buffers = before.n_buffers;
+    e->n_sizes = before.n_sizes;
+    e->n_scalars = before.n_scalars;
+    e->name.length = before.name.length;
+    add_to_name(e, op_facts[row.pending->op].name);
+    Choice choice = { .node = row.pending, .block = row.pending_block, .outer = choices,
+                      .depth = choices ? choices->depth + 1 : 0 };
+    if (choice.node->op == OP_SLICE)
+        emit_slice(e, body, context, choice, indent);
+    else
+        emit_concat(e, body, context, choice, indent);
+}
+
+/* ---- read ------------------------------------------------------------------------------------ */
 
 static void masked(Text *text, const Node *node, const char *value)
 {
@@ -484,10 +522,9 @@ static void read_body(Row *row, void *context)
     Node *node = context;
     Place here = { "cb", false };
     if (node->stored && node->blocked) { /* as it lies in memory */
-        count_bytes(row->e, node);
         int k = leaf_pointer(row, node, here);
-        text_printf(&row->inside, "%smemcpy(out, p%d, (size_t)count * 16 * sizeof *out);\n", row->indent,
-                    k);
+        text_printf(&row->inside, "%smemcpy(out, p%d, (size_t)count * 16 * sizeof *out);\n",
+                    row->indent, k);
         return;
     }
     declare_lanes(row, node);
@@ -503,17 +540,16 @@ static void read_body(Row *row, void *context)
 
 void emit_read(Emission *e, const char *name, Node *node)
 {
-    Choice choices[MAX_CHOICES];
-    text_printf(&e->text, "INLINE void read_%s(const KernelArguments *a, int64_t n, int64_t cb, int64_t h,\n"
-                "                   int64_t w, int64_t count, float *restrict out)\n{\n", name);
-    if (e->name.length < 72)
-        text_printf(&e->name, node->stored ? "" : "_%s", name);
-    text_printf(&e->text, "    (void)n; (void)h; (void)w;\n");
-    emit_rows(e, read_body, node, choices, 0, "    ");
+    text_printf(&e->text, "INLINE void read_%s(const KernelArguments *a, int64_t n, int64_t cb,\n"
+                "                   int64_t h, int64_t w, int64_t count, float *restrict out)\n"
+                "{\n    (void)n; (void)h; (void)w;\n", name);
+    if (!node->stored)
+        add_to_name(e, name);
+    emit_rows(e, read_body, node, NULL, "    ");
     text_printf(&e->text, "}\n\n");
 }
 
-/* ---- write ------------------------------------------------------------------------------------------------ */
+/* ---- write ----------------------------------------------------------------------------------- */
 
 static int accumulators_of(const Node *reduction)
 {
@@ -536,7 +572,8 @@ static void store_root(Row *row, Node *root, const char *value)
     if (!root->shape.batched) {
         int buffer = add_buffer(row->e, node_buffer(root));
         if (shape_count(root->shape) == 1)
-            text_printf(in, "%s    *(float *)a->buffers[%d] = %s[0];\n", row->indent, buffer, value);
+            text_printf(in, "%s    *(float *)a->buffers[%d] = %s[0];\n", row->indent, buffer,
+                        value);
         else
             text_printf(in, "%s    store16((float *)a->buffers[%d] + 16 * cb, %s);\n", row->indent,
                         buffer, value);
@@ -550,16 +587,17 @@ static void store_root(Row *row, Node *root, const char *value)
         return;
     }
     bool one_pixel = root->shape.dims[1] == 1 && root->shape.dims[2] == 1;
-    const char *stride = one_pixel ? "1" : graph_text(row, "(h%1$ld * w%1$ld)", k);
+    const char *stride = one_pixel ? "1"
+                                   : arena_printf(row->e->graph->arena, "(h%1$d * w%1$d)", k);
     if (root->shape.dims[0] < PLAN_BLOCK / 2) {
         for (int c = 0; c < root->shape.dims[0]; c++)
-            text_printf(in, "%s    ((float *)p%d)[i + %d * %s] = %s[%d];\n", row->indent, k, c, stride,
-                        value, c);
+            text_printf(in, "%s    ((float *)p%d)[i + %d * %s] = %s[%d];\n", row->indent, k, c,
+                        stride, value, c);
         return;
     }
     text_printf(in, "%s    for (int64_t c = 0; c < min64(16, c%d - 16 * cb); c++)\n"
-                "%s        ((float *)p%d)[i + c * %s] = %s[c];\n", row->indent, k, row->indent, k, stride,
-                value);
+                "%s        ((float *)p%d)[i + c * %s] = %s[c];\n", row->indent, k, row->indent, k,
+                stride, value);
 }
 
 /* Local sums of one reduction, along a row. */
@@ -572,8 +610,8 @@ static void accumulate(Row *row, Node *reduction, int first)
         Value y = evaluate(row, reduction->inputs[1], here);
         Value mean = coefficient(row, reduction->inputs[2], 0, here);
         text_printf(&row->before, "%sv16 sum%d = {0}, sum%d = {0};\n", indent, first, first + 1);
-        text_printf(&row->inside, "%s    sum%d += %s;\n%s    sum%d += %s * (%s - %s);\n", indent, first,
-                    x.name, indent, first + 1, x.name, y.name, mean.name);
+        text_printf(&row->inside, "%s    sum%d += %s;\n%s    sum%d += %s * (%s - %s);\n", indent,
+                    first, x.name, indent, first + 1, x.name, y.name, mean.name);
         return;
     }
     text_printf(&row->before, "%sv16 sum%d = {0};\n", indent, first);
@@ -584,16 +622,17 @@ static void accumulate(Row *row, Node *reduction, int first)
 static void merge_moments(Row *row, Node *reduction, int first)
 {
     Row again;
-    double read_bytes = row->e->read_bytes, per_sample = row->e->read_bytes_per_sample;
-    begin_row(&again, row->e, row->choices, row->n_choices, row->indent);
-    again.counter = row->counter + 100;
+    begin_row(&again, row->e, row->choices, row->indent);
+    again.counter = row->counter;
     const char *in = row->indent;
-    text_printf(&again.before, "%sconst v16 mean%d = sum%d / (float)count;\n%sv16 square%d = {0};\n", in,
-                first, first, in, first);
+    text_printf(&again.before,
+                "%sconst v16 mean%d = sum%d / (float)count;\n%sv16 square%d = {0};\n", in, first,
+                first, in, first);
     text_printf(&again.inside, "%sfor (int64_t i = 0; i < count; i++) {\n", in);
     Value x = evaluate(&again, reduction->inputs[0], (Place){ "cb", false });
-    text_printf(&again.inside, "%s    const v16 d = %s - mean%d;\n%s    square%d += d * d;\n%s}\n", in,
-                x.name, first, in, first, in);
+    text_printf(&again.inside,
+                "%s    const v16 d = %s - mean%d;\n%s    square%d += d * d;\n%s}\n", in, x.name,
+                first, in, first, in);
     text_printf(&again.inside,
                 "%1$sconst v16 before%2$d = accumulators[%2$d];\n"
                 "%1$sconst v16 total%2$d = before%2$d + (float)count;\n"
@@ -604,9 +643,11 @@ static void merge_moments(Row *row, Node *reduction, int first)
                 "%1$s    * (before%2$d * (float)count / total%2$d);\n", in, first);
     text_printf(&row->inside, "%.*s%.*s", (int)again.before.length, again.before.text,
                 (int)again.inside.length, again.inside.text);
-    row->counter = again.counter + 100;
-    row->e->read_bytes = read_bytes; /* from the cache */
-    row->e->read_bytes_per_sample = per_sample;
+    row->counter = again.counter;
+    if (!row->pending) {
+        row->pending = again.pending;
+        row->pending_block = again.pending_block;
+    }
 }
 
 static bool has_bias(const Node *anchor)
@@ -629,42 +670,45 @@ static void close_reductions(Row *row, Node *const *reductions, int n)
     }
 }
 
+/* The anchor's raw value, with its bias. */
+static void take_raw_value(Row *row, const Node *anchor, Place here)
+{
+    Value bias = { "", true };
+    if (has_bias(anchor))
+        bias = fixed_leaf(row, anchor->inputs[2], here);
+    Value raw = new_value(row, false);
+    text_printf(&row->inside, "load16(in + 16 * i)%s%s;\n", has_bias(anchor) ? " + " : "",
+                bias.name);
+    remember(row, anchor, here, raw);
+}
+
+static Value root_value(Row *row, Node *root, Place here)
+{
+    const Memo *memo = recall(row, root, here);
+    return memo ? memo->value : remember(row, root, here, evaluate_expression(row, root, here));
+}
+
 static void write_body(Row *row, void *context)
 {
     Group *group = context;
-    Node *anchor = group->anchor, *root = group->root;
     Place here = { "cb", false };
-    bool sum_only = node_reduces_batch(anchor);
+    bool sum_only = node_reduces_batch(group->anchor);
     Node *const *reductions = sum_only ? &group->anchor : group->reductions;
-    int n_reductions = sum_only ? 1 : group->n_reductions;
-    if (!sum_only && root->shape.batched)
-        declare_lanes(row, root);
+    int n_reductions = sum_only ? 1 : group->n_reductions, first = 0;
+    Value value = { "", false };
+    if (!sum_only && group->root->shape.batched)
+        declare_lanes(row, group->root);
     text_printf(&row->inside, "%sfor (int64_t i = 0; i < count; i++) {\n", row->indent);
-    if (!sum_only && !node_pointwise(anchor)) {
-        Value raw = new_value(row, false);
-        text_printf(&row->inside, "load16(in + 16 * i)");
-        if (has_bias(anchor)) {
-            Value bias = fixed_leaf(row, anchor->inputs[2], here);
-            text_printf(&row->inside, " + %s", bias.name);
-        }
-        text_printf(&row->inside, ";\n");
-        remember(row, anchor, here, raw);
+    if (!sum_only && !node_pointwise(group->anchor))
+        take_raw_value(row, group->anchor, here);
+    if (!sum_only)
+        value = root_value(row, group->root, here);
+    for (int r = 0; r < n_reductions; r++) {
+        accumulate(row, reductions[r], first);
+        first += accumulators_of(reductions[r]);
     }
-    if (!sum_only) {
-        bool was_stored = root->stored;
-        root->stored = false; /* its value is wanted, not its memory */
-        Value value = recall(row, root, here) ? recall(row, root, here)->value
-                                              : remember(row, root, here, evaluate_new(row, root, here));
-        root->stored = was_stored;
-        int first = 0;
-        for (int r = 0; r < n_reductions; r++) {
-            accumulate(row, reductions[r], first);
-            first += accumulators_of(reductions[r]);
-        }
-        store_root(row, root, value.name);
-    } else {
-        accumulate(row, reductions[0], 0);
-    }
+    if (!sum_only) /* last: it may lie over an operand */
+        store_root(row, group->root, value.name);
     text_printf(&row->inside, "%s}\n", row->indent);
     close_reductions(row, reductions, n_reductions);
 }
@@ -674,17 +718,19 @@ static void emit_finish(Emission *e, Group *group, const PlanBuffer *partials)
     bool sum_only = node_reduces_batch(group->anchor);
     Node *const *reductions = sum_only ? &group->anchor : group->reductions;
     int n = sum_only ? 1 : group->n_reductions, first = 0;
-    text_printf(&e->text, "INLINE void finish_y(const KernelArguments *a, int64_t n, int64_t part, int64_t cb,\n"
-                "                     v16 *accumulators)\n{\n"
-                "    (void)a; (void)n; (void)part; (void)cb; (void)accumulators;\n");
+    text_printf(&e->text, "INLINE void finish_y(const KernelArguments *a, int64_t n, int64_t part,\n"
+                          "                     int64_t cb, v16 *accumulators)\n{\n"
+                          "    (void)a; (void)n; (void)part; (void)cb; (void)accumulators;\n");
     for (int r = 0; r < n; r++) {
         int rows = accumulators_of(reductions[r]), buffer = add_buffer(e, partials[r]);
         int parts = add_size(e, e->parts);
         int blocks = add_size(e, channel_blocks(reductions[r]->inputs[0]));
-        text_printf(&e->text, "    for (int64_t k = 0; k < %d; k++)\n"
-                    "        store16((float *)a->buffers[%d]\n"
-                    "            + 16 * (((n * a->sizes[%d] + part) * %d + k) * a->sizes[%d] + cb),\n"
-                    "            accumulators[%d + k]);\n", rows, buffer, parts, rows, blocks, first);
+        text_printf(&e->text,
+                    "    for (int64_t k = 0; k < %1$d; k++)\n"
+                    "        store16((float *)a->buffers[%2$d]\n"
+                    "            + 16 * (((n * a->sizes[%3$d] + part) * %1$d + k)"
+                    " * a->sizes[%4$d] + cb),\n"
+                    "            accumulators[%5$d + k]);\n", rows, buffer, parts, blocks, first);
         first += rows;
     }
     text_printf(&e->text, "}\n\n");
@@ -693,16 +739,15 @@ static void emit_finish(Emission *e, Group *group, const PlanBuffer *partials)
 void emit_write(Emission *e, const PlanBuffer *partials)
 {
     Group *group = e->group;
-    Choice choices[MAX_CHOICES];
     text_printf(&e->text, "enum { ACCUMULATORS = %d };\n", count_accumulators(group));
-    text_printf(&e->text, "INLINE void write_y(const KernelArguments *a, int64_t n, int64_t cb, int64_t h,\n"
-                "                    int64_t w, int64_t count, const float *restrict in,\n"
-                "                    v16 *accumulators)\n{\n"
+    text_printf(&e->text, "INLINE void write_y(const KernelArguments *a, int64_t n, int64_t cb,\n"
+                "                    int64_t h, int64_t w, int64_t count,\n"
+                "                    const float *restrict in, v16 *accumulators)\n{\n"
                 "    (void)n; (void)h; (void)w; (void)in; (void)accumulators;\n");
     text_printf(&e->name, "_to");
-    emit_rows(e, write_body, group, choices, 0, "    ");
+    emit_rows(e, write_body, group, NULL, "    ");
     for (int r = 0; r < group->n_reductions; r++)
-        text_printf(&e->name, "_%s", op_facts[group->reductions[r]->op].name);
+        add_to_name(e, op_facts[group->reductions[r]->op].name);
     text_printf(&e->text, "}\n\n");
     emit_finish(e, group, partials);
 }

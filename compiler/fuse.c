@@ -1,21 +1,26 @@
 /* Which nodes one kernel computes together.
  *
  * needs: a simplified graph of one program.
- * keeps: the nodes and their order; gives every node `stored` and `group`, and the graph its groups.
- * breaks: nothing.
+ * keeps: what the results are; every node gets `stored` and `group`, and the graph its groups.
+ * breaks: nothing; concatenations of many unaligned operands are split, results that must lie in a
+ *     place of their own are copied.
  *
- * A node is either stored by the group it belongs to, or inlined: every reader computes it again from
- * what it reads. Three fusions, each of which `--no-fuse=` can switch off:
+ * A node is either stored by the group it belongs to, or inlined: every reader computes it again
+ * from what it reads. Four fusions, each of which `--no-fuse=` can switch off:
  *   epilogue    a pointwise node joins the group whose result it alone reads;
  *   prologue    a pointwise node that is cheap is inlined in its readers;
- *   statistics  a reduction over the batch joins the group that stores what it sums.
+ *   statistics  a reduction over the batch joins the group that stores what it sums;
  *   concat      joining and slicing of whole channel blocks is inlined: no copy is made.
- * The method is that of loop fusion over a graph with anchors, as in Relay (Roesch et al. 2018), with
- * recomputation instead of storing where that moves fewer bytes.
+ * The method is that of loop fusion over a graph with anchors, as in Relay (Roesch et al. 2018),
+ * with recomputation instead of storing where that moves fewer bytes.
  */
 #include "seg.h"
 
 #include <string.h>
+
+/* Bounds on what one expression may hold, so that texts and the time to make them stay small
+ * whatever a model says. A concat of more unaligned operands than its kernel takes is split. */
+enum { MAX_EXPRESSION = 64, MAX_BRANCHES = 16, MAX_GROUP_BRANCHES = 256, MAX_UNALIGNED = 16 };
 
 static bool fusion_on(const Graph *graph, const char *fusion)
 {
@@ -48,20 +53,13 @@ bool node_pointwise(const Node *node)
 
 bool node_reduces_batch(const Node *node)
 {
-    switch (op_facts[node->op].kind) {
-    case KIND_REDUCE: return !node->shape.batched;
-    default: return false;
-    }
+    return op_facts[node->op].kind == KIND_REDUCE && !node->shape.batched;
 }
 
-bool node_inlined(const Node *node)
-{
-    return !node->stored;
-}
+/* ---- what a group reads ---------------------------------------------------------------------- */
 
-/* ---- what a group reads ------------------------------------------------------------------- */
-
-static void visit_expanded(Node *node, const Node *stop, void (*visit)(void *, Node *), void *context)
+static void visit_expanded(Node *node, const Node *stop, void (*visit)(void *, Node *),
+                           void *context)
 {
     if (node == stop)
         return;
@@ -87,7 +85,7 @@ void group_visit_leaves(const Group *group, void (*visit)(void *, Node *), void 
             visit_expanded(group->reductions[r]->inputs[i], group->root, visit, context);
 }
 
-/* ---- would a new member close a circle? ----------------------------------------------------- */
+/* ---- would a new member close a circle? ------------------------------------------------------ */
 
 typedef struct {
     const Group *target;
@@ -95,42 +93,30 @@ typedef struct {
     bool found;
 } Search;
 
-static void search_node(Search *, Node *);
-
-static void search_leaf(void *context, Node *leaf)
+/* Does storing this node need a result of the target group? */
+static void search_stored(void *context, Node *node)
 {
-    search_node(context, leaf);
-}
-
-/* Does computing this node need a result of the target group? */
-static void search_node(Search *search, Node *node)
-{
-    if (search->found || search->seen[node->id])
+    Search *search = context;
+    if (search->found || search->seen[node->id] || !node->group)
         return;
     search->seen[node->id] = 1;
-    if (node->group && node->group == search->target) {
+    if (node->group == search->target)
         search->found = true;
-        return;
-    }
-    if (node->group)
-        group_visit_leaves(node->group, search_leaf, search);
     else
-        for (int i = 0; i < node->n_inputs; i++)
-            search_node(search, node->inputs[i]);
+        group_visit_leaves(node->group, search_stored, search);
 }
 
-/* May `node` join `group` by its operand `through`? Not if another operand comes after the group. */
-static bool joins_without_circle(Graph *graph, Group *group, Node *node, const Node *through)
+/* May `node` join `group` by its operand `through`? Not if another operand comes after the group;
+ * what it reads of `through` itself is at hand. */
+static bool joins_without_circle(Graph *graph, const Group *group, Node *node, const Node *through)
 {
     Search search = { group, arena_alloc(graph->arena, (size_t)graph->next_id + 1), false };
-    search.seen[through->id] = 1;
     for (int i = 0; i < node->n_inputs; i++)
-        if (node->inputs[i] != through)
-            search_node(&search, node->inputs[i]);
+        visit_expanded(node->inputs[i], through, search_stored, &search);
     return !search.found;
 }
 
-/* ---- groups ----------------------------------------------------------------------------------- */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 static Group *group_new(Graph *graph, Node *anchor)
 {
@@ -138,9 +124,7 @@ static Group *group_new(Graph *graph, Node *anchor)
     group->id = graph->n_groups;
     group->anchor = group->root = anchor;
     group->reductions = arena_alloc(graph->arena, MAX_REDUCTIONS * sizeof *group->reductions);
-    graph->groups = arena_grow(graph->arena, graph->groups,
-                               (size_t)graph->n_groups * sizeof *graph->groups,
-                               ((size_t)graph->n_groups + 1) * sizeof *graph->groups);
+    group->branches = 1;
     graph->groups[graph->n_groups++] = group;
     anchor->group = group;
     anchor->stored = true;
@@ -164,6 +148,110 @@ static bool is_result(const Graph *graph, const Node *node)
     return false;
 }
 
+/* ---- inlining -------------------------------------------------------------------------------- */
+
+typedef struct {
+    int loads;            /* full-size tensors an element needs */
+    bool slow;            /* has a function such as exp */
+    int operators;        /* of the expression, counted wherever they stand */
+    int branches;         /* of its text: which operand of a concat, and of the next */
+} Cost;
+
+static bool is_slow(const Node *node)
+{
+    switch ((int)node->op) {
+    case OP_SIGMOID: case OP_SILU: case OP_GELU: case OP_SILU_GRAD: case OP_GELU_GRAD:
+    case OP_CROSS_ENTROPY_TERMS: case OP_LOGITS_CROSS_ENTROPY_TERMS:
+    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: case OP_DROPOUT:
+        return true;
+    case OP_DIV:
+        return node->inputs[1]->op != OP_CONSTANT;
+    default:
+        return false;
+    }
+}
+
+static Cost expression_cost(const Node *node, int64_t full);
+
+/* An element comes from one operand. */
+static Cost concat_cost(const Node *node)
+{
+    Cost most = { .operators = 1 };
+    for (int i = 0; i < node->n_inputs; i++) {
+        Cost one = expression_cost(node->inputs[i], 0);
+        most.loads = one.loads > most.loads ? one.loads : most.loads;
+        most.slow |= one.slow;
+        most.operators += one.operators;
+        most.branches += one.branches;
+    }
+    return most;
+}
+
+/* What a node's operands cost together, for a reader of `full` elements. */
+static Cost operands_cost(const Node *node, int64_t full)
+{
+    Cost sum = { .branches = 1 };
+    for (int i = 0; i < node->n_inputs; i++) {
+        Cost one = expression_cost(node->inputs[i], full);
+        sum.loads += one.loads;
+        sum.slow |= one.slow;
+        sum.operators += one.operators;
+        sum.branches *= one.branches;
+    }
+    return sum;
+}
+
+/* Of an operand: of one load where it is stored, else of all that it is computed from. */
+static Cost expression_cost(const Node *node, int64_t full)
+{
+    if (node->op == OP_CONSTANT)
+        return (Cost){ .branches = 1 };
+    if (node->stored)
+        return (Cost){ .loads = node->shape.batched && 2 * shape_count(node->shape) > full,
+                       .branches = 1 };
+    if (node->op == OP_CONCAT)
+        return concat_cost(node);
+    Cost cost = operands_cost(node, full);
+    cost.slow |= is_slow(node);
+    cost.operators++;
+    return cost;
+}
+
+/* Elements of the largest result that needs this node at the same place or spread over it. */
+static int64_t largest_reader(const Graph *graph, const Node *node)
+{
+    int64_t largest = 0;
+    for (int i = node->id + 1; i < graph->n_nodes; i++) {
+        const Node *reader = graph->nodes[i];
+        if (!node_pointwise(reader) || reader->op == OP_CONCAT)
+            continue;
+        for (int k = 0; k < reader->n_inputs; k++)
+            if (reader->inputs[k] == node && shape_count(reader->shape) > largest)
+                largest = shape_count(reader->shape);
+    }
+    return largest;
+}
+
+/* Why a node is stored rather than computed by its readers; NULL: it is computed by them. Reading
+ * again what the node reads, once a reader, against writing it once and reading that. */
+static const char *reason_to_store(const Graph *graph, const Node *node)
+{
+    if (!node->shape.batched)
+        return node->op == OP_EXPAND ? NULL : "a number for the batch, computed once";
+    int64_t count = shape_count(node->shape);
+    Cost cost = node->op == OP_CONCAT ? concat_cost(node) : operands_cost(node, count);
+    if (cost.loads > 6)
+        return "it reads too many tensors";
+    if (cost.operators >= MAX_EXPRESSION || cost.branches > MAX_BRANCHES)
+        return "its expression is large enough for a kernel";
+    if (largest_reader(graph, node) > count)
+        return cost.loads == 0 ? NULL : "it is spread over channels or pixels";
+    if (cost.slow || is_slow(node))
+        return node->uses == 1 ? NULL : "several readers, and it is slow to compute again";
+    bool cheap = node->uses * cost.loads <= cost.loads + 1 + node->uses;
+    return cheap ? NULL : "several readers would read its operands again";
+}
+
 /* The operand whose group this pointwise node can end: the one that is computed last. */
 static Node *epilogue_operand(Graph *graph, Node *node)
 {
@@ -175,90 +263,13 @@ static Node *epilogue_operand(Graph *graph, Node *node)
         Group *group = operand->group;
         if (!group || group->root != operand || operand->uses != 1 || group->n_reductions
             || !group_has_epilogue(group) || !shape_equal(operand->shape, node->shape)
-            || is_result(graph, operand) || (best && best->id > operand->id))
+            || is_result(graph, operand) || (best && best->id > operand->id)
+            || group->branches * operands_cost(node, 0).branches > MAX_GROUP_BRANCHES)
             continue;
         if (joins_without_circle(graph, group, node, operand))
             best = operand;
     }
     return best;
-}
-
-/* ---- inlining ----------------------------------------------------------------------------------- */
-
-typedef struct {
-    int loads;            /* full-size tensors an element needs */
-    bool slow;            /* has a function such as exp */
-    int64_t pixels;       /* of the node: smaller tensors cost little to read */
-} Cost;
-
-static bool op_is_slow(Op op)
-{
-    switch ((int)op) {
-    case OP_SIGMOID: case OP_SILU: case OP_GELU: case OP_SILU_GRAD: case OP_GELU_GRAD:
-    case OP_CROSS_ENTROPY_TERMS: case OP_LOGITS_CROSS_ENTROPY_TERMS:
-    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: case OP_DROPOUT: case OP_DIV:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static void add_cost(const Node *node, int64_t full, Cost *cost)
-{
-    if (node->op == OP_CONSTANT)
-        return;
-    if (node->stored) {
-        if (node->shape.batched && 2 * shape_count(node->shape) > full)
-            cost->loads++;
-        return;
-    }
-    if (op_is_slow(node->op) && !(node->op == OP_DIV && node->inputs[1]->op == OP_CONSTANT))
-        cost->slow = true;
-    if (node->op == OP_CONCAT) { /* an element comes from one of them */
-        Cost most = { 0, false, 0 };
-        for (int i = 0; i < node->n_inputs; i++) {
-            Cost one = { 0, false, 0 };
-            add_cost(node->inputs[i], 0, &one);
-            most.loads = one.loads > most.loads ? one.loads : most.loads;
-            most.slow |= one.slow;
-        }
-        cost->loads += most.loads;
-        cost->slow |= most.slow;
-        return;
-    }
-    for (int i = 0; i < node->n_inputs; i++)
-        add_cost(node->inputs[i], full, cost);
-}
-
-static int64_t largest_reader(const Graph *graph, const Node *node)
-{
-    int64_t largest = 0;
-    for (int i = 0; i < graph->n_nodes; i++)
-        for (int k = 0; k < graph->nodes[i]->n_inputs; k++)
-            if (graph->nodes[i]->inputs[k] == node && node_pointwise(graph->nodes[i])
-                && graph->nodes[i]->op != OP_CONCAT && shape_count(graph->nodes[i]->shape) > largest)
-                largest = shape_count(graph->nodes[i]->shape);
-    return largest;
-}
-
-/* Reading again what the node reads, once a reader, against writing it once and reading that. */
-static bool worth_inlining(const Graph *graph, const Node *node)
-{
-    if (!node->shape.batched)
-        return node->op == OP_EXPAND;
-    int64_t count = shape_count(node->shape);
-    Cost cost = { 0, false, 0 };
-    for (int i = 0; i < node->n_inputs; i++)
-        add_cost(node->inputs[i], count, &cost);
-    if (op_is_slow(node->op))
-        cost.slow = !(node->op == OP_DIV && node->inputs[1]->op == OP_CONSTANT) || cost.slow;
-    if (cost.loads > 6)
-        return false;
-    if (largest_reader(graph, node) > count)
-        return cost.loads == 0; /* computed again for every element it is spread over */
-    if (cost.slow)
-        return node->uses == 1;
-    return node->uses * cost.loads <= cost.loads + 1 + node->uses;
 }
 
 static bool fusion_allows_inlining(const Graph *graph, const Node *node)
@@ -267,7 +278,7 @@ static bool fusion_allows_inlining(const Graph *graph, const Node *node)
     return fusion_on(graph, move ? "concat" : "prologue");
 }
 
-/* ---- reductions ------------------------------------------------------------------------------------ */
+/* ---- reductions ------------------------------------------------------------------------------ */
 
 /* Sums over the batch that a template's accumulators can take: all that node_reduces_batch says. */
 static bool reads_root_pointwise(const Node *node, const Node *root, bool *found)
@@ -303,24 +314,30 @@ static Node *find_root(Node *node)
 }
 
 /* The group that stores what this reduction sums, if the reduction can be done with it. */
-static bool attach_reduction(Graph *graph, Node *node)
+static Group *reduction_group(Graph *graph, Node *node)
 {
     Node *root = find_root(node->inputs[0]);
     if (!root || !fusion_on(graph, "statistics"))
-        return false;
+        return NULL;
     Group *group = root->group;
-    bool found = false;
+    bool found = false, same_place = true;
+    for (int i = 0; i < node->n_inputs; i++)
+        same_place = same_place && reads_root_pointwise(node->inputs[i], root, &found);
+    Cost cost = operands_cost(node, shape_count(root->shape));
     if (!group_has_epilogue(group) || group->n_reductions == MAX_REDUCTIONS
         || op_facts[group->anchor->op].kind == KIND_REDUCE
-        || !shape_equal(root->shape, node->inputs[0]->shape)
-        || !reads_root_pointwise(node->inputs[0], root, &found) || !found)
-        return false;
-    if (!joins_without_circle(graph, group, node, root))
-        return false;
-    Cost cost = { 0, false, 0 };
-    for (int i = 0; i < node->n_inputs; i++)
-        add_cost(node->inputs[i], shape_count(root->shape), &cost);
-    if (cost.loads > 4)
+        || !shape_equal(root->shape, node->inputs[0]->shape) || !found || !same_place
+        || cost.loads > 4 || group->branches * cost.branches > MAX_GROUP_BRANCHES
+        || !joins_without_circle(graph, group, node, root))
+        return NULL;
+    group->branches *= cost.branches;
+    return group;
+}
+
+static bool attach_reduction(Graph *graph, Node *node)
+{
+    Group *group = reduction_group(graph, node);
+    if (!group)
         return false;
     group->reductions[group->n_reductions++] = node;
     node->group = group;
@@ -328,29 +345,34 @@ static bool attach_reduction(Graph *graph, Node *node)
     return true;
 }
 
-/* ---- the pass ---------------------------------------------------------------------------------------- */
+/* ---- the pass -------------------------------------------------------------------------------- */
 
 static void fuse_pointwise(Graph *graph, Node *node)
 {
+    int branches = node->op == OP_CONCAT ? concat_cost(node).branches
+                                         : operands_cost(node, 0).branches;
     Node *operand = fusion_on(graph, "epilogue") ? epilogue_operand(graph, node) : NULL;
     if (operand) {
         Group *group = operand->group;
+        group->branches *= branches;
         operand->stored = false;
         node->stored = true;
         node->group = group;
         group->root = node;
         return;
     }
-    bool result = is_result(graph, node);
-    if (!result && fusion_allows_inlining(graph, node) && worth_inlining(graph, node))
+    const char *reason = is_result(graph, node) ? "a result of the program"
+                       : !fusion_allows_inlining(graph, node) ? "this fusion is switched off"
+                       : reason_to_store(graph, node);
+    if (!reason)
         return;
     Group *group = group_new(graph, node);
-    group->reason = result ? "a result of the program"
-                  : node->uses > 1 ? "several readers would compute it again" : NULL;
+    group->branches = branches;
+    group->reason = reason;
 }
 
-/* A result that must lie in a place of its own (a gradient, an update) and is a source, or the value
- * of another result too, becomes a copy. */
+/* A result that must lie in a place of its own (a gradient, an update) and is a source, or the
+ * value of another result too, becomes a copy. */
 static void separate_results(Graph *graph)
 {
     for (int i = 0; i < graph->n_results; i++) {
@@ -370,21 +392,45 @@ static void separate_results(Graph *graph)
     }
 }
 
-static bool depends_on_parameters_only(const Node *node)
+/* The kernel of an unaligned concat takes so many operands: the first ones are joined before. */
+static void split_concats(Graph *graph)
 {
-    if (node->op == OP_INPUT || node->op == OP_TARGET || node->op == OP_DROPOUT)
-        return false;
-    for (int i = 0; i < node->n_inputs; i++)
-        if (!depends_on_parameters_only(node->inputs[i]))
-            return false;
-    return true;
+    int n_nodes = graph->n_nodes;
+    for (int i = 0; i < n_nodes; i++) {
+        Node *node = graph->nodes[i];
+        while (node->op == OP_CONCAT && !node_pointwise(node) && node->n_inputs > MAX_UNALIGNED) {
+            Node *first = graph_add(graph, OP_CONCAT, node->loc, MAX_UNALIGNED, node->inputs);
+            infer_node(graph, first);
+            node->inputs += MAX_UNALIGNED - 1;
+            node->n_inputs -= MAX_UNALIGNED - 1;
+            node->inputs[0] = first;
+        }
+    }
+    graph_sort(graph);
+}
+
+/* Groups that depend on parameters alone: outside training they run when those have changed. */
+static void mark_once(Graph *graph)
+{
+    bool *changes = arena_alloc(graph->arena, (size_t)graph->next_id + 1);
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const Node *node = graph->nodes[i];
+        changes[node->id] = node->op == OP_INPUT || node->op == OP_TARGET;
+        for (int k = 0; k < node->n_inputs; k++)
+            changes[node->id] |= changes[node->inputs[k]->id];
+    }
+    for (int i = 0; i < graph->n_groups; i++) {
+        const Node *anchor = graph->groups[i]->anchor;
+        graph->groups[i]->once = op_facts[anchor->op].kind == KIND_SMALL && !changes[anchor->id];
+    }
 }
 
 void fuse(Graph *graph)
 {
+    split_concats(graph);
     separate_results(graph);
     graph_count_uses(graph);
-    graph->groups = NULL;
+    graph->groups = arena_alloc(graph->arena, (size_t)graph->n_nodes * sizeof *graph->groups);
     graph->n_groups = 0;
     for (int i = 0; i < graph->n_nodes; i++) {
         graph->nodes[i]->group = NULL;
@@ -399,9 +445,6 @@ void fuse(Graph *graph)
         else if (!(node_reduces_batch(node) && attach_reduction(graph, node)))
             group_new(graph, node);
     }
-    if (graph->program == PROGRAM_TRAIN)
-        return;
-    for (int i = 0; i < graph->n_groups; i++)
-        graph->groups[i]->once = op_facts[graph->groups[i]->anchor->op].kind == KIND_SMALL
-                                 && depends_on_parameters_only(graph->groups[i]->anchor);
+    if (graph->program != PROGRAM_TRAIN)
+        mark_once(graph);
 }

@@ -31,7 +31,7 @@ typedef struct {
     ConvLowering conv;          /* of the conv family: template is set */
 } Call;
 
-/* ---- which template ------------------------------------------------------------------------- */
+/* ---- which template -------------------------------------------------------------------------- */
 
 static bool is_conv(const Node *anchor)
 {
@@ -190,7 +190,7 @@ static void describe(Arena *arena, const Group *group, Call *call)
     }
 }
 
-/* ---- temporaries ------------------------------------------------------------------------------ */
+/* ---- temporaries ----------------------------------------------------------------------------- */
 
 static int partial_rows(const Node *reduction)
 {
@@ -231,7 +231,7 @@ static PlanBuffer temporary_buffer(const Temporary *t)
                          (t->bytes + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN };
 }
 
-/* ---- kernels -------------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------- */
 
 typedef struct {
     Graph *graph;
@@ -301,7 +301,7 @@ static const char *stem_of(Arena *arena, const char *template, const char *more)
     return arena_printf(arena, "%.*s%s", (int)(strlen(template) - 2), template, more);
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------ */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static PlanStep *add_step(Lowering *l, int kernel, const Group *group)
 {
@@ -400,7 +400,7 @@ static const char *header_of(const Graph *graph, const Group *group)
     return text.text;
 }
 
-/* ---- one group ---------------------------------------------------------------------------------------- */
+/* ---- one group ------------------------------------------------------------------------------- */
 
 static void lower_pack(Lowering *l, const Group *group, const Call *call)
 {
@@ -534,7 +534,7 @@ static void lower_adam(Lowering *l)
     step->label = (char *)"adam";
 }
 
-/* ---- the program's tensors ------------------------------------------------------------------------------- */
+/* ---- the program's tensors ------------------------------------------------------------------- */
 
 static void add_tensor(Lowering *l, PlanRole role, const char *name, const Node *node)
 {

@@ -94,7 +94,7 @@ void place_parameters(Graph *model, Plan *plan)
     plan->parameter_bytes = offset;
 }
 
-/* ---- layout and fixed places ------------------------------------------------------------------ */
+/* ---- layout and fixed places ----------------------------------------------------------------- */
 
 static bool is_plain_result(const Graph *graph, const Node *node)
 {
@@ -129,7 +129,7 @@ static bool place_result(Graph *graph, Node *node)
     return false;
 }
 
-/* ---- lifetimes ------------------------------------------------------------------------------------ */
+/* ---- lifetimes ------------------------------------------------------------------------------- */
 
 static void note_reader(void *context, Node *leaf)
 {
@@ -187,7 +187,7 @@ static void collect(Placement *p)
     }
 }
 
-/* ---- in place --------------------------------------------------------------------------------------- */
+/* ---- in place -------------------------------------------------------------------------------- */
 
 typedef struct {
     Node *leaf;
@@ -246,7 +246,7 @@ static void try_in_place(Placement *p, Group *group)
     }
 }
 
-/* ---- offsets ------------------------------------------------------------------------------------------ */
+/* ---- offsets --------------------------------------------------------------------------------- */
 
 static bool extent_batched(const Extent *extent)
 {

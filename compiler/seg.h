@@ -22,7 +22,7 @@
 
 #include "../runtime/plan.h"
 
-/* ---- arena.c ---------------------------------------------------------------------------- */
+/* ---- arena.c --------------------------------------------------------------------------------- */
 
 typedef struct Arena Arena;
 Arena *arena_open(void);
@@ -42,7 +42,7 @@ typedef struct {
 void text_printf(Text *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_append(Text *, const char *bytes, size_t length);
 
-/* ---- diagnose.c --------------------------------------------------------------------------- */
+/* ---- diagnose.c ------------------------------------------------------------------------------ */
 
 typedef struct {
     const char *name;   /* as the user gave it */
@@ -97,7 +97,7 @@ void error_system(Compilation *, const char *hint, const char *format, ...)
 _Noreturn void bug(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int loc_line(Loc), loc_column(Loc);                     /* from 1 */
 
-/* ---- graph.c ------------------------------------------------------------------------------ */
+/* ---- graph.c --------------------------------------------------------------------------------- */
 
 typedef enum {
 #define OP(ID, ...) OP_##ID,
@@ -219,13 +219,13 @@ void graph_dot(const Graph *, FILE *);
 const char *node_text(const Graph *, const Node *); /* that line, from the graph's arena */
 void verify(Graph *);                           /* calls bug() with the node that is wrong */
 
-/* ---- grammar/seg.y ------------------------------------------------------------------------- */
+/* ---- grammar/seg.y --------------------------------------------------------------------------- */
 
 #include "tree.h"
 /* Parses a file (once; later calls give the same tree). NULL after errors. */
 struct Tree *parse(Compilation *, const char *path, Loc used_at);
 
-/* ---- build.c infer.c ------------------------------------------------------------------------ */
+/* ---- build.c infer.c ------------------------------------------------------------------------- */
 
 /* The model's graph from its tree: evaluates params, blocks, loops; names every parameter. */
 Graph *build(Compilation *, struct Tree *);
@@ -239,7 +239,7 @@ bool infer_call(Compilation *, Node *call, const Loc *arguments, Shape *weight);
  * cannot be). Gradient operators whose result's shape is not implied are given node->shape first. */
 void infer_node(Graph *, Node *);
 
-/* ---- specialise.c differentiate.c simplify.c -------------------------------------------------- */
+/* ---- specialise.c differentiate.c simplify.c ------------------------------------------------- */
 
 /* A program's own graph. TRAIN: batch statistics, dropout, losses and metrics as plain operators.
  * EVALUATE: running statistics, no dropout. PREDICT: also without targets, losses and metrics. */
@@ -250,7 +250,7 @@ void differentiate(Graph *);
  * batch norm into the convolution before it. */
 void simplify(Graph *);
 
-/* ---- fuse.c order.c place.c ------------------------------------------------------------------- */
+/* ---- fuse.c order.c place.c ------------------------------------------------------------------ */
 
 /* Memory that a group's steps need besides the tensors: packed weights, partial sums. */
 typedef struct {
@@ -268,6 +268,7 @@ struct Group {
     Node *root;            /* the node whose value is stored; anchor, or the end of its epilogue */
     Node **reductions; int n_reductions; /* REDUCE nodes over batch and pixels of root, done with it */
     bool once;             /* depends on parameters only: runs when they changed */
+    int branches;          /* of its text, at most: see fuse */
     const char *reason;    /* why nothing more was fused, for --explain; may be NULL */
     Temporary temporaries[MAX_TEMPORARIES]; /* the last ones from TEMPORARY_PARTIALS: one a reduction */
 };
@@ -278,7 +279,6 @@ enum { MAX_REDUCTIONS = MAX_TEMPORARIES - TEMPORARY_PARTIALS };
 bool node_pointwise(const Node *);
 /* REDUCE over the batch: needs partial sums and a finishing step. */
 bool node_reduces_batch(const Node *);
-bool node_inlined(const Node *);      /* computed by its readers */
 /* Calls visit for every stored node the group reads, once or more. */
 void group_visit_leaves(const Group *, void (*visit)(void *context, Node *leaf), void *context);
 void fuse(Graph *);
@@ -288,7 +288,7 @@ int64_t node_bytes(const Node *);     /* as stored; of one sample where batched 
 /* Offsets of parameters and buffers, from the model's graph before it is specialised. */
 void place_parameters(Graph *model, Plan *);
 
-/* ---- lower.c emit.c write.c -------------------------------------------------------------------- */
+/* ---- lower.c emit.c write.c ------------------------------------------------------------------ */
 
 /* Fills group->temporaries: called by place. */
 void lower_temporaries(Graph *, Group *);
@@ -305,7 +305,6 @@ typedef struct {
     int64_t *sizes; int n_sizes;
     double *scalars; int n_scalars;
     int64_t parts;         /* a sample, of partial sums */
-    double read_bytes, read_bytes_per_sample;
 } Emission;
 void emit_read(Emission *, const char *operand, Node *node);  /* read_<operand> */
 void emit_write(Emission *, const PlanBuffer *partials); /* write_y and finish_y; one buffer a reduction */
@@ -314,13 +313,13 @@ PlanBuffer node_buffer(const Node *);
 bool write_plan(Compilation *, const Plan *, const char *path);
 void *plan_bytes_make(const Plan *, size_t *size);   /* what it writes; free with free() */
 
-/* ---- summary.c ----------------------------------------------------------------------------------- */
+/* ---- summary.c ------------------------------------------------------------------------------- */
 
 void print_summary(const Graph *model, int batch, FILE *);
 void print_explain(const Graph *program, FILE *);
 void print_ops(FILE *);                        /* docs/language.md's operator reference */
 
-/* ---- compile.c -------------------------------------------------------------------------------------- */
+/* ---- compile.c ------------------------------------------------------------------------------- */
 
 /* The whole pipeline: one table of passes, one loop that runs, verifies, times and dumps them.
  * Gives NULL after user errors, or when stop_after ended it. */

@@ -317,7 +317,7 @@ static bool compare_tensor(const Case *test, const char *program, const Result *
     double measure = norm > 0 ? fmax(sqrt(square) / norm, largest / largest_want / 10) : HUGE_VAL;
     char where[sizeof outcome->where];
     snprintf(where, sizeof where, "%s%s: %s %s, element %lld of %lld: got %.9g, want %.9g", program,
-             test->no_fuse ? " (no fusion)" : "", role_name(result->role), result->name,
+             !test->no_fuse ? "" : *test->no_fuse ? test->no_fuse : " (no fusion)", role_name(result->role), result->name,
              (long long)at, (long long)count, (double)got[at], want[at]);
     if (measure > outcome->worst) {
         outcome->worst = measure;
@@ -421,15 +421,22 @@ static bool run_program(Running *running, Program program, const Graph *graph,
     return ok;
 }
 
-/* The fused and the unfused plan of a case. */
-enum { N_VARIANTS = 2 };
+/* The fused and the unfused plan of a case, and one for each single fusion that is off. */
+enum { N_VARIANTS = 6 };
+static const char *const variant_fusions[N_VARIANTS] = {NULL, "", "epilogue", "prologue", "statistics",
+                                                        "concat"};
 typedef struct { const char *no_fuse; Plan *plan; Executor *executor; } Variant;
+
+static int variant_count(const Case *test)
+{
+    return test->each_fusion ? N_VARIANTS : 2;
+}
 
 static bool open_variants(const Case *test, Device *device, Variant *variants, Outcome *outcome)
 {
-    for (int i = 0; i < N_VARIANTS; i++)
-        variants[i] = (Variant){.no_fuse = i == 0 ? NULL : ""};
-    for (int i = 0; i < N_VARIANTS; i++) {
+    for (int i = 0; i < variant_count(test); i++)
+        variants[i] = (Variant){.no_fuse = variant_fusions[i]};
+    for (int i = 0; i < variant_count(test); i++) {
         Error error = {0};
         Case variant = *test;
         variant.no_fuse = variants[i].no_fuse;
@@ -453,7 +460,7 @@ static bool compare_program(const Case *test, Program program, const Variant *va
         /* A smaller batch than the executor was opened for is as good. */
         int batch = program == PROGRAM_EVALUATE && test->batch > 1 ? test->batch - 1 : test->batch;
         run_reference(&reference, graph, batch, test->seed);
-        for (int i = 0; i < N_VARIANTS && ok; i++) {
+        for (int i = 0; i < variant_count(test) && ok; i++) {
             Case variant = *test;
             variant.no_fuse = variants[i].no_fuse;
             Running running = {.test = &variant, .plan = variants[i].plan,
@@ -489,7 +496,7 @@ bool compare_case(const Case *test, Device *device, Outcome *outcome)
         *outcome = before;
         ok = true;
     }
-    for (int i = 0; i < N_VARIANTS; i++) {
+    for (int i = 0; i < variant_count(test); i++) {
         executor_close(variants[i].executor);
         if (variants[i].plan)
             plan_close(variants[i].plan);

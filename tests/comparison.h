@@ -21,6 +21,7 @@ typedef struct {
     const char *text;
     const Define *defines; int n_defines;
     const char *no_fuse;       /* as in Compilation; compare_case tries NULL and "" */
+    bool each_fusion;          /* compare_case also tries each single fusion off */
     bool plain_inputs;         /* no gradients of inputs */
     int batch;
     uint64_t seed;             /* of all values and of dropout */

@@ -184,20 +184,12 @@ bool checkpoint_state(const SafeTensors *file, RunState *state, Error *error)
 
 /* ---- tensors ---- */
 
-static int64_t parameter_count(const PlanParameter *parameter)
-{
-    int64_t count = 1;
-    for (int i = 0; i < parameter->rank; i++)
-        count *= parameter->dims[i];
-    return count;
-}
-
 int64_t checkpoint_bytes(const Plan *plan)
 {
     int64_t bytes = 4096;
     for (int i = 0; i < plan->n_parameters; i++) {
         const PlanParameter *parameter = &plan->parameters[i];
-        bytes += (parameter_count(parameter) * 4 + 200) * (parameter->trainable ? 3 : 1);
+        bytes += (params_count(parameter) * 4 + 200) * (parameter->trainable ? 3 : 1);
     }
     return bytes;
 }
@@ -214,7 +206,7 @@ static bool add_tensor(SafeTensors *file, const char *prefix, const PlanParamete
     snprintf(tensor->name, length, "%s%s", prefix, parameter->name);
     memcpy(tensor->dims, parameter->dims, sizeof parameter->dims);
     tensor->data = data;
-    tensor->bytes = 4 * parameter_count(parameter);
+    tensor->bytes = 4 * params_count(parameter);
     file->n_tensors++;
     return true;
 }
@@ -353,7 +345,7 @@ static bool take_moment(const SafeTensors *file, const char *prefix, const PlanP
     if (!tensor)
         return fail(error, EXIT_USER, "to begin a new run from these weights: --weights FILE",
                     "%s: cannot go on from it: '%s' is missing", file->path, name);
-    if (tensor->type != PLAN_F32 || tensor->bytes != 4 * parameter_count(parameter))
+    if (tensor->type != PLAN_F32 || tensor->bytes != 4 * params_count(parameter))
         return fail(error, EXIT_USER, "", "%s: '%s' has not the size of its parameter", file->path,
                     name);
     memcpy(to, tensor->data, (size_t)tensor->bytes);

@@ -83,7 +83,7 @@ bool interrupted(void);      /* it came: stop soon, with EXIT_INTERRUPTED */
 
 /* ---- json.c --------------------------------------------------------------------------------- */
 
-/* Takes `json`; NULL is an error: a number that is not finite, or no memory. "-": standard output. */
+/* Takes `json`; NULL is an error: a number that is not finite. "-": standard output. */
 bool json_write(const char *path, json_t *json, Error *);
 
 /* ---- progress.c ----------------------------------------------------------------------------- */

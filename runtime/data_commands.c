@@ -24,7 +24,8 @@ int command_data_synth(const Options *options)
     progress_open(&progress, stderr, options->quiet);
     SynthOptions wanted = {
         .count = (int)options->count, .size = (int)options->size, .seed = options->seed,
-        .workers = (int)options->workers, .force = options->force, .progress = show_progress, .context = &progress,
+        .workers = (int)options->workers, .force = options->force, .progress = show_progress,
+        .context = &progress,
     };
     bool drawn = data_synth(options->operands[0], &wanted, &error);
     progress_clear(&progress);

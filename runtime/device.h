@@ -39,7 +39,7 @@ struct Device {
     DeviceKernels *(*build)(Device *, const PlanTarget *, const bool *needed, const char *file,
                             Error *);
     void (*unload)(Device *, DeviceKernels *);
-    int64_t (*available)(const Device *);                             /* bytes that slabs may take */
+    int64_t (*available)(const Device *);                       /* bytes that slabs may take */
     void *(*allocate)(Device *, int64_t bytes, Error *);        /* zeros, 64-byte aligned */
     void (*release)(Device *, void *memory, int64_t bytes);
     bool (*upload)(Device *, void *to, const void *from, int64_t bytes, Error *);

@@ -22,14 +22,14 @@ typedef struct {
     HostCompiler compiler;
 } HostDevice;
 
-/* ---- kernels ---------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------- */
 
 static DeviceKernels *build(Device *device, const PlanTarget *target, const bool *needed,
                             const char *file, Error *error)
 {
     HostDevice *host = (HostDevice *)device;
-    return host_build(&host->compiler, &host->cache, &device->options, device->scratch_copies, target,
-                      needed, file, error);
+    return host_build(&host->compiler, &host->cache, &device->options, device->scratch_copies,
+                      target, needed, file, error);
 }
 
 static void unload(Device *device, DeviceKernels *kernels)
@@ -38,7 +38,7 @@ static void unload(Device *device, DeviceKernels *kernels)
     host_unload(kernels);
 }
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static int64_t available(const Device *device)
 {
@@ -84,7 +84,7 @@ static bool copy(Device *device, void *to, const void *from, int64_t bytes, Erro
     return true;
 }
 
-/* ---- running ---------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static double now(void)
 {
@@ -120,7 +120,7 @@ static bool synchronise(Device *device, Error *error)
     return true;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 /* -t, else OMP_NUM_THREADS, else all that this process may use. */
 static int choose_threads(const DeviceOptions *options)
@@ -164,7 +164,8 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
     host->base = (Device){
         .target = "host", .scratch_copies = threads, .options = *options, .close = close_host,
         .build = build, .unload = unload, .available = available, .allocate = allocate,
-        .release = release, .upload = copy, .download = copy, .run = run, .synchronise = synchronise,
+        .release = release, .upload = copy, .download = copy, .run = run,
+        .synchronise = synchronise,
     };
     if (!kernel_cache_open(&host->cache, options, error)
         || !compiler_open(&host->compiler, &host->cache, error)) {
@@ -172,8 +173,8 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
         return NULL;
     }
     const char *name = strrchr(host->compiler.program, '/');
-    snprintf(host->base.description, sizeof host->base.description, "cpu: %d thread%s, %s, %.60s (%s)",
-             threads, threads == 1 ? "" : "s", vector_name(), name ? name + 1 : host->compiler.program,
-             host->compiler.version);
+    snprintf(host->base.description, sizeof host->base.description,
+             "cpu: %d thread%s, %s, %.60s (%s)", threads, threads == 1 ? "" : "s", vector_name(),
+             name ? name + 1 : host->compiler.program, host->compiler.version);
     return &host->base;
 }

@@ -126,8 +126,10 @@ int64_t plan_bytes(const Plan *plan, const char *target, int batch, int threads)
 
 static void print_bytes(int64_t bytes, char text[32])
 {
-    bool small = bytes < 1 << 30;
-    snprintf(text, 32, small ? "%.1f MiB" : "%.2f GiB", (double)bytes / (small ? 1 << 20 : 1 << 30));
+    if (bytes < 1 << 30)
+        snprintf(text, 32, "%.1f MiB", (double)bytes / (1 << 20));
+    else
+        snprintf(text, 32, "%.2f GiB", (double)bytes / (1 << 30));
 }
 
 static bool check_memory(const Plan *plan, const Device *device, const Needs *needs, int max_batch,

@@ -281,8 +281,11 @@ static bool try_flags(HostCompiler *compiler, const char *stem, const char *cpu,
     char source[PATH_MAX + 8], library[PATH_MAX + 8];
     snprintf(source, sizeof source, "%s.c", stem);
     snprintf(library, sizeof library, "%s.so", stem);
-    if (!file_write(source, program, sizeof program - 1, error))
+    if (!file_write(source, program, sizeof program - 1, error)) {
+        snprintf(error->hint, sizeof error->hint,
+                 "make room there, or set SEG_CACHE to another folder");
         return false;
+    }
     bool works = false;
     for (*attempt = 0; *attempt < ATTEMPTS; ++*attempt) {
         char *objects[] = { source };

@@ -37,7 +37,7 @@ static void count_parameters(const Plan *plan, int64_t *trained, int64_t *kept)
     *trained = *kept = 0;
     for (int i = 0; i < plan->n_parameters; i++) {
         const PlanParameter *parameter = &plan->parameters[i];
-        *(parameter->trainable ? trained : kept) += element_count(parameter->rank, parameter->dims);
+        *(parameter->trainable ? trained : kept) += params_count(parameter);
     }
 }
 

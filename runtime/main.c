@@ -171,7 +171,7 @@ static const Command commands[] = {
       "get "
       "the folder's name in front.",
       ROWS(predict_options),
-      "  segrun predict unet.plan -m saved_models/unet.best.safetensors cat.jpg holiday/ -o out/\n",
+      "  segrun predict unet.plan -m W.safetensors cat.jpg holiday/ -o out/\n",
       command_predict },
     { "bench", "PLAN", 1, 1, "time a network's steps",
       "Times a program of PLAN on random pictures: median and spread of the runs after warm-up, "
@@ -209,8 +209,8 @@ static void print_overview(FILE *out)
           out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-14s%s\n", commands[i].name, commands[i].summary);
-    fputs("\n'segrun COMMAND --help' lists a command's options; 'segrun --version' the version;\n"
-          "'segrun --man COMMAND' prints its man page.\n", out);
+    fputs("\n'segrun COMMAND --help' lists a command's options, 'segrun --man COMMAND' prints\n"
+          "its man page, 'segrun --version' the version.\n", out);
 }
 
 static void print_overview_man(FILE *out)

@@ -46,7 +46,7 @@ static uint64_t random_next(Random *random)
     return result;
 }
 
-static int64_t parameter_count(const PlanParameter *parameter)
+int64_t params_count(const PlanParameter *parameter)
 {
     int64_t count = 1;
     for (int i = 0; i < parameter->rank; i++)
@@ -60,7 +60,7 @@ void params_initialise(const Plan *plan, uint64_t seed, void *parameters)
     for (int i = 0; i < plan->n_parameters; i++) {
         const PlanParameter *p = &plan->parameters[i];
         float *values = (float *)((char *)parameters + p->offset);
-        int64_t count = parameter_count(p);
+        int64_t count = params_count(p);
         Random random = random_open(seed, (uint64_t)i);
         for (int64_t j = 0; j < count; j++) {
             /* 24 bits: every value of [0, 1) is a float */

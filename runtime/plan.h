@@ -1,12 +1,13 @@
 /* The plan: what the compiler writes and the runtime runs. Plain data, no pointers into graphs.
  *
- * A plan holds the model's parameters, three programs (train, evaluate, predict), and the sources of
- * the kernels their steps call. The batch N is not compiled in: a buffer in SLAB_ACTIVATIONS lies at
- * offset * N and holds N samples, everything else is fixed.
+ * A plan holds the model's parameters, three programs (train, evaluate, predict), and the sources
+ * of the kernels their steps call. The batch N is not compiled in: a buffer in SLAB_ACTIVATIONS
+ * lies at offset * N and holds N samples, everything else is fixed.
  *
  * Layouts. A tensor is `plain`, [N][C][H][W], or `blocked`, [N][C/16][H][W][16] with the channels
- * rounded up to a multiple of 16 and zeros in the lanes behind C. Inputs, targets and all results of
- * a program are plain. Fixed tensors are plain; [rows,C] coefficients have rows of C rounded up to 16.
+ * rounded up to a multiple of 16 and zeros in the lanes behind C. Inputs, targets and all results
+ * of a program are plain. Fixed tensors are plain; [rows,C] coefficients have rows of C rounded up
+ * to 16.
  */
 #ifndef PLAN_H
 #define PLAN_H
@@ -32,7 +33,7 @@ typedef enum {
 typedef enum {
     ROLE_INPUT, ROLE_TARGET,
     ROLE_OUTPUT, ROLE_LOSS, ROLE_METRIC,
-    ROLE_GRADIENT,     /* of a parameter: lies in SLAB_GRADIENTS; of an input: in SLAB_ACTIVATIONS */
+    ROLE_GRADIENT,     /* of a parameter: in SLAB_GRADIENTS; of an input: in SLAB_ACTIVATIONS */
     ROLE_UPDATE,       /* the new value of a buffer, written over the old one */
 } PlanRole;
 
@@ -63,10 +64,11 @@ typedef struct {
     bool trainable;    /* else a buffer */
     PlanInit init;
     double value;      /* the constant, or the bound b of U(-b, b) */
-    int64_t offset;    /* in SLAB_PARAMETERS; a trainable one has the same offset in SLAB_GRADIENTS */
+    int64_t offset;    /* in SLAB_PARAMETERS; if trainable, in SLAB_GRADIENTS as well */
 } PlanParameter;
 
-/* One text of C. Sources that begin alike share `prelude`; kernels with equal body are one kernel. */
+/* One text of C. Sources that begin alike share `prelude`; kernels with equal body are one
+ * kernel. */
 typedef struct {
     char *name;        /* the function, and the name of the emitted file */
     char *header;      /* a comment: the graph lines it implements; not part of the cache's key */
@@ -116,8 +118,8 @@ typedef struct {
     bool foreign;               /* it belongs to another user, who is not root */
 } Plan;
 
-/* What a host kernel is called with. `state` (Adam's step and rates, dropout's seed) is the buffer at
- * offset 0 of SLAB_FIXED in every program: see PlanState. */
+/* What a host kernel is called with. `state` (Adam's step and rates, dropout's seed) is the buffer
+ * at offset 0 of SLAB_FIXED in every program: see PlanState. */
 typedef struct {
     void *const *buffers;       /* as the step lists them, for this N */
     const int64_t *sizes;

@@ -102,7 +102,8 @@ static void override_recipe(const Options *options, RunState *state)
     if (state->batch_in_epoch > 0
         && (other_masks || state->batch != before.batch || state->seed != before.seed
             || state->limit != before.limit || state->flip != before.flip)) {
-        fprintf(stderr, "segrun: warning: with another recipe the unfinished epoch %d begins again\n",
+        fprintf(stderr,
+                "segrun: warning: with another recipe the unfinished epoch %d begins again\n",
                 state->epoch + 1);
         run_state_begin_epoch(state);
     }

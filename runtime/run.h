@@ -3,8 +3,8 @@
  *   core     plan device executor params       libc, libdl, threads and OpenMP only
  *   around   image dataset loader, train evaluate predict, progress plot log, the command line
  *
- * Errors: a function that can fail returns false or NULL and has filled an Error. Nothing here exits
- * or prints, except the command line. Every x_open has its x_close.
+ * Errors: a function that can fail returns false or NULL and has filled an Error. Nothing here
+ * exits or prints, except the command line. Every x_open has its x_close.
  */
 #ifndef RUN_H
 #define RUN_H
@@ -13,7 +13,13 @@
 
 /* ---- error.c ------------------------------------------------------------------------------ */
 
-typedef enum { EXIT_FINE = 0, EXIT_USER = 1, EXIT_USAGE = 2, EXIT_ENVIRONMENT = 3, EXIT_INTERRUPTED = 130 } ExitCode;
+typedef enum {
+    EXIT_FINE = 0,
+    EXIT_USER = 1,
+    EXIT_USAGE = 2,
+    EXIT_ENVIRONMENT = 3,
+    EXIT_INTERRUPTED = 130
+} ExitCode;
 
 typedef struct {
     ExitCode code;      /* EXIT_USER or EXIT_ENVIRONMENT */
@@ -21,7 +27,8 @@ typedef struct {
     char hint[512];     /* what to do; may be empty */
 } Error;
 /* Always returns false, so that a failing function can `return fail(...)`. */
-bool fail(Error *, ExitCode, const char *hint, const char *format, ...) __attribute__((format(printf, 4, 5)));
+bool fail(Error *, ExitCode, const char *hint, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /* ---- file.c ------------------------------------------------------------------------------- */
 
@@ -38,7 +45,7 @@ bool file_commit(FileWriter *, Error *);
 void file_abandon(FileWriter *);
 bool folder_make(const char *path, Error *);           /* with its parents */
 
-/* ---- system.c: what this process may use, in a container too ------------------------------------ */
+/* ---- system.c: what this process may use, in a container too --------------------------------- */
 
 int system_processors(void);                           /* affinity and cgroup quota; at least 1 */
 /* Bytes that may still be taken: free memory, cgroup limits, ulimit -v. INT64_MAX if unknown. */
@@ -50,14 +57,15 @@ void system_cpu(char *text, size_t size);
 
 /* Everything is checked: what is returned can be run without looking at its offsets again. */
 Plan *plan_open(const char *path, Error *);
-Plan *plan_parse(const void *bytes, size_t size, const char *path, Error *); /* path: for messages */
+/* path: for messages. */
+Plan *plan_parse(const void *bytes, size_t size, const char *path, Error *);
 void plan_close(Plan *);
 const PlanTarget *plan_target(const Plan *, const char *name);
 const PlanProgram *plan_program(const PlanTarget *, const char *name);
 /* Functions that other kernels call: linked in, never a step. Their names begin with "library_". */
 bool plan_kernel_is_library(const PlanKernel *);
 
-/* ---- device.c: devices by name; device.h: what one does; device_host.c is one ------------------- */
+/* ---- device.c: devices by name; device.h: what one does; device_host.c is one ---------------- */
 
 typedef struct Device Device;
 typedef struct {
@@ -73,12 +81,12 @@ typedef struct {
 } DeviceOptions;
 Device *device_open(const DeviceOptions *, Error *);
 void device_close(Device *);
-const char *device_describe(const Device *);   /* one line: "cpu: 2 threads, AVX-512, cc (gcc 12.2)" */
+const char *device_describe(const Device *);   /* "cpu: 2 threads, AVX-512, cc (gcc 12.2)" */
 
-/* ---- executor.c ------------------------------------------------------------------------------- */
+/* ---- executor.c ------------------------------------------------------------------------------ */
 
-/* A plan on a device: kernels built, slabs allocated for up to `max_batch` samples. The plan and the
- * device must outlive it. */
+/* A plan on a device: kernels built, slabs allocated for up to `max_batch` samples. The plan and
+ * the device must outlive it. */
 typedef struct Executor Executor;
 Executor *executor_open(const Plan *, Device *, int max_batch, Error *);
 /* Whether it could be opened, as far as can be said without building anything: kernels for this
@@ -91,9 +99,12 @@ void executor_close(Executor *);
 PlanState *executor_state(Executor *);
 /* Writes an input or target, or reads a result, of a program: plain layout, `batch` samples where
  * batched, bytes or floats as its type says. What is written before a run must be of that run's
- * batch. Only results of the program that ran last can be read, batched ones until the next write. */
-bool executor_write(Executor *, const char *program, const char *tensor, const void *data, int batch, Error *);
-bool executor_read(Executor *, const char *program, const char *tensor, void *data, int batch, Error *);
+ * batch. Only results of the program that ran last can be read, batched ones until the next
+ * write. */
+bool executor_write(Executor *, const char *program, const char *tensor, const void *data,
+                    int batch, Error *);
+bool executor_read(Executor *, const char *program, const char *tensor, void *data, int batch,
+                   Error *);
 bool executor_run(Executor *, const char *program, int batch, Error *);
 /* A whole slab, in the plan's offsets: the parameters, their gradients, Adam's moments. */
 bool executor_download(Executor *, Slab, void *data, Error *);
@@ -102,21 +113,24 @@ int64_t executor_slab_bytes(const Executor *, Slab);   /* 0: no program needs it
 int64_t executor_bytes(const Executor *);      /* all memory held on the device */
 /* What a plan needs for a batch, before anything is allocated; 0 if it has no such target. */
 int64_t plan_bytes(const Plan *, const char *target, int batch, int threads);
-int64_t plan_bytes_for(const Plan *, const char *target, const char *programs, int batch, int threads);
+int64_t plan_bytes_for(const Plan *, const char *target, const char *programs, int batch,
+                       int threads);
 /* Times of the steps of the last run, in seconds, when profiling is on; n_steps of the program. A
  * step that was not needed has 0. */
 void executor_profile(Executor *, bool on);
 const double *executor_step_times(const Executor *);
 
-/* ---- params.c: initial values; safetensors ---------------------------------------------------- */
+/* ---- params.c: initial values; safetensors --------------------------------------------------- */
 
+int64_t params_count(const PlanParameter *);   /* its numbers */
 /* PyTorch's defaults, from the plan's init column; the same seed gives the same bits. */
 void params_initialise(const Plan *, uint64_t seed, void *parameters);
 
 struct SafeTensors;
 /* The weights of a file into the slab of parameters, by name. Strict: every parameter must be there
  * and nothing else, except Adam's moments (optimizer.*) and num_batches_tracked. Else what has the
- * name and the shape is taken, and error->text says what was left out. Nothing is changed on failure. */
+ * name and the shape is taken, and error->text says what was left out. Nothing is changed on
+ * failure. */
 bool params_load(const Plan *, const struct SafeTensors *, void *parameters, bool strict, Error *);
 
 /* A safetensors file in memory. Names are sorted; metadata values are strings. */
@@ -138,7 +152,8 @@ typedef struct SafeTensors {
     const char *path;           /* for messages; may be NULL */
 } SafeTensors;
 SafeTensors *safetensors_open(const char *path, Error *);
-SafeTensors *safetensors_parse(void *bytes, size_t size, const char *path, Error *); /* takes bytes */
+/* Takes the bytes. */
+SafeTensors *safetensors_parse(void *bytes, size_t size, const char *path, Error *);
 void safetensors_close(SafeTensors *);
 /* Sorts by name, whatever order they come in. */
 bool safetensors_write(const char *path, const SafeTensors *, Error *);

@@ -78,9 +78,9 @@ static bool not_finite(const Training *training, const Loader *loader, const Bat
     snprintf(hint, sizeof hint, "a smaller --lr often helps%s%.300s",
              last ? "; the last good checkpoint is " : "", last ? training->files.last : "");
     fail(error, EXIT_USER, hint,
-         "the loss is %g in epoch %d, batch %d of %d (step %" PRId64 "); its pictures: %.600s",
-         loss, training->state.epoch + 1, batch->index + 1, loader_batches(loader),
-         training->state.step + 1, names ? names : "?");
+         "the loss is %s in epoch %d, batch %d of %d (step %" PRId64 "); its pictures: %.600s",
+         isnan(loss) ? "no number (NaN)" : "infinite", training->state.epoch + 1,
+         batch->index + 1, loader_batches(loader), training->state.step + 1, names ? names : "?");
     free(names);
     return false;
 }
@@ -320,12 +320,9 @@ static void say_start(Training *training)
     Progress *progress = &training->session.progress;
     int64_t weights = 0;
     char count_text[32];
-    for (int i = 0; i < plan->n_parameters; i++) {
-        int64_t count = plan->parameters[i].trainable;
-        for (int k = 0; k < plan->parameters[i].rank; k++)
-            count *= plan->parameters[i].dims[k];
-        weights += count;
-    }
+    for (int i = 0; i < plan->n_parameters; i++)
+        if (plan->parameters[i].trainable)
+            weights += params_count(&plan->parameters[i]);
     format_count(weights, count_text);
     progress_say(progress, "model  %s, %s parameters, input %" PRId64 " x %" PRId64, plan->model,
                  count_text, training->tensors.image->dims[1], training->tensors.image->dims[2]);

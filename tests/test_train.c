@@ -191,8 +191,9 @@ static bool make_plan(const char *path, int kernel, const char *bias)
                   .text = (char *)(kernel == 1 ? "model tiny\n" : "model larger\n"),
                   .options = (char *)"", .parameter_bytes = 192, .trainable_bytes = 128,
                   .n_parameters = 3, .parameters = parameters, .n_targets = 1, .targets = &target };
-    Compilation compilation = { .messages = stderr };
+    Compilation compilation = { .arena = arena_open(), .messages = stderr };
     bool written = write_plan(&compilation, &plan, path);
+    arena_close(compilation.arena);
     for (int i = 0; i < 3; i++)
         free(programs[i].steps);
     return written;

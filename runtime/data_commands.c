@@ -14,6 +14,8 @@ int command_data_check(const Options *options)
     int code =
         data_check(options->operands[0], (int)options->workers, stdout, show_progress, &progress);
     progress_clear(&progress);
+    if (code == EXIT_INTERRUPTED)
+        fprintf(stderr, "segrun: interrupted while reading pictures\n");
     return code;
 }
 

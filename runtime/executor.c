@@ -146,7 +146,8 @@ static bool check_memory(const Plan *plan, const Device *device, const Needs *ne
     print_bytes(there, there_text);
     int64_t fixed = total_bytes(needs, 0, threads);
     int64_t sample = needs->slabs[SLAB_ACTIVATIONS];
-    int64_t fits = sample > 0 && there > fixed ? (there - fixed) / sample : 0;
+    int64_t room = there - there / 10; /* the rest for what stands around: threads, pictures */
+    int64_t fits = sample > 0 && room > fixed ? (room - fixed) / sample : 0;
     if (fits > 0)
         snprintf(hint, sizeof hint, "the largest batch that fits is %lld", (long long)fits);
     else

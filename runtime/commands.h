@@ -217,6 +217,7 @@ bool run_files(RunFiles *, const char *folder, const char *model, Error *);
 bool recipe_choose(const Options *, const SafeTensors *resumed, RunState *, Error *);
 /* Whether the folder can be written and holds the checkpoints to come. */
 bool recipe_check_folder(const RunFiles *, const char *folder, const Plan *, Error *);
+void print_quoted(FILE *, const char *text);   /* as a shell reads it */
 /* Writes the model's text and the command; a new run puts an earlier run's checkpoints aside. */
 bool recipe_write(const RunFiles *, const Options *, const Session *, Error *);
 

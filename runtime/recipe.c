@@ -153,8 +153,7 @@ bool recipe_check_folder(const RunFiles *files, const char *folder, const Plan *
                    "%s: the checkpoints need %s, the disk has %s left", folder, needed, had);
 }
 
-/* A text as a shell reads it. */
-static void print_quoted(FILE *out, const char *text)
+void print_quoted(FILE *out, const char *text)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                                 "_-./,:=+@%";
@@ -204,25 +203,47 @@ static bool write_command(const RunFiles *files, const Options *options, const S
     return written;
 }
 
-/* NAME.best.safetensors of an earlier run becomes NAME.best.previous.safetensors. */
-static bool put_aside(const char *path, Error *error)
+/* unet.best.safetensors of an earlier run becomes unet.best.previous.safetensors; the next one's
+ * unet.best.previous-2.safetensors, and so on: starting a run by mistake loses nothing. */
+static void aside_name(const char *path, int number, char aside[1100])
 {
+    const char *end = strrchr(path, '.');
+    char count[16] = "";
+    if (number > 1)
+        snprintf(count, sizeof count, "-%d", number);
+    snprintf(aside, 1100, "%.*s.previous%s%s", (int)(end - path), path, count, end);
+}
+
+static bool put_aside(const char *path, int number, Error *error)
+{
+    char aside[1100];
+    aside_name(path, number, aside);
     if (access(path, F_OK) != 0)
         return true;
-    char aside[1100];
-    const char *end = strrchr(path, '.');
-    snprintf(aside, sizeof aside, "%.*s.previous%s", (int)(end - path), path, end);
     if (rename(path, aside) != 0)
         return fail(error, EXIT_ENVIRONMENT, "", "%s: cannot rename: %s", path, strerror(errno));
     fprintf(stderr, "an earlier run's checkpoint is kept as %s\n", aside);
     return true;
 }
 
+/* Best and last get the same number. */
+static bool put_checkpoints_aside(const RunFiles *files, Error *error)
+{
+    char best[1100], last[1100];
+    int number = 0;
+    do {
+        number++;
+        aside_name(files->best, number, best);
+        aside_name(files->last, number, last);
+    } while (access(best, F_OK) == 0 || access(last, F_OK) == 0);
+    return put_aside(files->best, number, error) && put_aside(files->last, number, error);
+}
+
 bool recipe_write(const RunFiles *files, const Options *options, const Session *session,
                   Error *error)
 {
     const char *text = session->plan->text;
-    if (!options->resume && (!put_aside(files->best, error) || !put_aside(files->last, error)))
+    if (!options->resume && !put_checkpoints_aside(files, error))
         return false;
     return file_write(files->model, text, strlen(text), error)
            && write_command(files, options, session, error);

@@ -410,10 +410,15 @@ static bool say_how_to_go_on(const Training *training, Error *error)
     if (!save(training, training->files.last, error))
         return false;
     fprintf(stderr,
-            "interrupted in epoch %d after %" PRId64 " batch%s; everything is saved. To go on:\n"
-            "  segrun train %s --data %s -r %s\n",
-            state->epoch + 1, state->batch_in_epoch, state->batch_in_epoch == 1 ? "" : "es",
-            training->session.plan_path, training->options->data, training->files.last);
+            "interrupted in epoch %d after %" PRId64 " batch%s; everything is saved. To go on:\n",
+            state->epoch + 1, state->batch_in_epoch, state->batch_in_epoch == 1 ? "" : "es");
+    const char *words[] = { "  segrun train ", training->session.plan_path, " --data ",
+                            training->options->data, " -r ", training->files.last };
+    for (int i = 0; i < 6; i += 2) {
+        fputs(words[i], stderr);
+        print_quoted(stderr, words[i + 1]);
+    }
+    fputc('\n', stderr);
     return true;
 }
 

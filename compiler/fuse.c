@@ -22,9 +22,18 @@
  * whatever a model says. A concat of more unaligned operands than its kernel takes is split. */
 enum { MAX_EXPRESSION = 64, MAX_BRANCHES = 16, MAX_GROUP_BRANCHES = 256, MAX_UNALIGNED = 16 };
 
-static bool fusion_on(const Graph *graph, const char *fusion)
+/* What the pass knows of each node, by id. */
+typedef struct {
+    Graph *graph;
+    bool *is_result;
+    int64_t *largest_reader; /* elements of the largest result that needs it at the same place or
+                                spread over it */
+    int *seen, search;       /* by the search of that number */
+} Fusion;
+
+static bool fusion_on(const Fusion *f, const char *fusion)
 {
-    const char *list = graph->compilation->no_fuse;
+    const char *list = f->graph->compilation->no_fuse;
     if (!list)
         return true;
     if (!*list)
@@ -88,8 +97,8 @@ void group_visit_leaves(const Group *group, void (*visit)(void *, Node *), void 
 /* ---- would a new member close a circle? ------------------------------------------------------ */
 
 typedef struct {
+    Fusion *fusion;
     const Group *target;
-    unsigned char *seen;   /* by node id */
     bool found;
 } Search;
 
@@ -97,20 +106,23 @@ typedef struct {
 static void search_stored(void *context, Node *node)
 {
     Search *search = context;
-    if (search->found || search->seen[node->id] || !node->group)
+    int *seen = &search->fusion->seen[node->id];
+    if (search->found || *seen == search->fusion->search || !node->group)
         return;
-    search->seen[node->id] = 1;
+    *seen = search->fusion->search;
     if (node->group == search->target)
         search->found = true;
-    else
+    else if (node->group->last > search->target->anchor->id) /* else it was there before */
         group_visit_leaves(node->group, search_stored, search);
 }
 
 /* May `node` join `group` by its operand `through`? Not if another operand comes after the group;
  * what it reads of `through` itself is at hand. */
-static bool joins_without_circle(Graph *graph, const Group *group, Node *node, const Node *through)
+static bool joins_without_circle(Fusion *f, const Group *group, const Node *node,
+                                 const Node *through)
 {
-    Search search = { group, arena_alloc(graph->arena, (size_t)graph->next_id + 1), false };
+    Search search = { f, group, false };
+    f->search++;
     for (int i = 0; i < node->n_inputs; i++)
         visit_expanded(node->inputs[i], through, search_stored, &search);
     return !search.found;
@@ -118,13 +130,15 @@ static bool joins_without_circle(Graph *graph, const Group *group, Node *node, c
 
 /* ---- groups ---------------------------------------------------------------------------------- */
 
-static Group *group_new(Graph *graph, Node *anchor)
+static Group *group_new(Fusion *f, Node *anchor)
 {
+    Graph *graph = f->graph;
     Group *group = arena_alloc(graph->arena, sizeof *group);
     group->id = graph->n_groups;
     group->anchor = group->root = anchor;
     group->reductions = arena_alloc(graph->arena, MAX_REDUCTIONS * sizeof *group->reductions);
     group->branches = 1;
+    group->last = anchor->id;
     graph->groups[graph->n_groups++] = group;
     anchor->group = group;
     anchor->stored = true;
@@ -138,14 +152,6 @@ static bool group_has_epilogue(const Group *group)
     if (!anchor->shape.batched || anchor->op == OP_DICE_SUMS)
         return false;
     return anchor->op != OP_LINEAR_GRAD_WEIGHT && anchor->op != OP_CONV_GRAD_WEIGHT;
-}
-
-static bool is_result(const Graph *graph, const Node *node)
-{
-    for (int i = 0; i < graph->n_results; i++)
-        if (graph->results[i].node == node)
-            return true;
-    return false;
 }
 
 /* ---- inlining -------------------------------------------------------------------------------- */
@@ -217,24 +223,9 @@ static Cost expression_cost(const Node *node, int64_t full)
     return cost;
 }
 
-/* Elements of the largest result that needs this node at the same place or spread over it. */
-static int64_t largest_reader(const Graph *graph, const Node *node)
-{
-    int64_t largest = 0;
-    for (int i = node->id + 1; i < graph->n_nodes; i++) {
-        const Node *reader = graph->nodes[i];
-        if (!node_pointwise(reader) || reader->op == OP_CONCAT)
-            continue;
-        for (int k = 0; k < reader->n_inputs; k++)
-            if (reader->inputs[k] == node && shape_count(reader->shape) > largest)
-                largest = shape_count(reader->shape);
-    }
-    return largest;
-}
-
 /* Why a node is stored rather than computed by its readers; NULL: it is computed by them. Reading
  * again what the node reads, once a reader, against writing it once and reading that. */
-static const char *reason_to_store(const Graph *graph, const Node *node)
+static const char *reason_to_store(const Fusion *f, const Node *node)
 {
     if (!node->shape.batched)
         return node->op == OP_EXPAND ? NULL : "a number for the batch, computed once";
@@ -244,7 +235,7 @@ static const char *reason_to_store(const Graph *graph, const Node *node)
         return "it reads too many tensors";
     if (cost.operators >= MAX_EXPRESSION || cost.branches > MAX_BRANCHES)
         return "its expression is large enough for a kernel";
-    if (largest_reader(graph, node) > count)
+    if (f->largest_reader[node->id] > count)
         return cost.loads == 0 ? NULL : "it is spread over channels or pixels";
     if (cost.slow || is_slow(node))
         return node->uses == 1 ? NULL : "several readers, and it is slow to compute again";
@@ -253,7 +244,7 @@ static const char *reason_to_store(const Graph *graph, const Node *node)
 }
 
 /* The operand whose group this pointwise node can end: the one that is computed last. */
-static Node *epilogue_operand(Graph *graph, Node *node)
+static Node *epilogue_operand(Fusion *f, const Node *node)
 {
     if (!node->shape.batched || op_facts[node->op].kind != KIND_POINTWISE)
         return NULL;
@@ -263,19 +254,19 @@ static Node *epilogue_operand(Graph *graph, Node *node)
         Group *group = operand->group;
         if (!group || group->root != operand || operand->uses != 1 || group->n_reductions
             || !group_has_epilogue(group) || !shape_equal(operand->shape, node->shape)
-            || is_result(graph, operand) || (best && best->id > operand->id)
+            || f->is_result[operand->id] || (best && best->id > operand->id)
             || group->branches * operands_cost(node, 0).branches > MAX_GROUP_BRANCHES)
             continue;
-        if (joins_without_circle(graph, group, node, operand))
+        if (joins_without_circle(f, group, node, operand))
             best = operand;
     }
     return best;
 }
 
-static bool fusion_allows_inlining(const Graph *graph, const Node *node)
+static bool fusion_allows_inlining(const Fusion *f, const Node *node)
 {
     bool move = node->op == OP_CONCAT || node->op == OP_SLICE;
-    return fusion_on(graph, move ? "concat" : "prologue");
+    return fusion_on(f, move ? "concat" : "prologue");
 }
 
 /* ---- reductions ------------------------------------------------------------------------------ */
@@ -314,10 +305,10 @@ static Node *find_root(Node *node)
 }
 
 /* The group that stores what this reduction sums, if the reduction can be done with it. */
-static Group *reduction_group(Graph *graph, Node *node)
+static Group *reduction_group(Fusion *f, const Node *node)
 {
     Node *root = find_root(node->inputs[0]);
-    if (!root || !fusion_on(graph, "statistics"))
+    if (!root || !fusion_on(f, "statistics"))
         return NULL;
     Group *group = root->group;
     bool found = false, same_place = true;
@@ -328,30 +319,31 @@ static Group *reduction_group(Graph *graph, Node *node)
         || op_facts[group->anchor->op].kind == KIND_REDUCE
         || !shape_equal(root->shape, node->inputs[0]->shape) || !found || !same_place
         || cost.loads > 4 || group->branches * cost.branches > MAX_GROUP_BRANCHES
-        || !joins_without_circle(graph, group, node, root))
+        || !joins_without_circle(f, group, node, root))
         return NULL;
     group->branches *= cost.branches;
     return group;
 }
 
-static bool attach_reduction(Graph *graph, Node *node)
+static bool attach_reduction(Fusion *f, Node *node)
 {
-    Group *group = reduction_group(graph, node);
+    Group *group = reduction_group(f, node);
     if (!group)
         return false;
     group->reductions[group->n_reductions++] = node;
+    group->last = node->id;
     node->group = group;
     node->stored = true;
     return true;
 }
 
-/* ---- the pass -------------------------------------------------------------------------------- */
+/* ---- one node -------------------------------------------------------------------------------- */
 
-static void fuse_pointwise(Graph *graph, Node *node)
+static void fuse_pointwise(Fusion *f, Node *node)
 {
     int branches = node->op == OP_CONCAT ? concat_cost(node).branches
                                          : operands_cost(node, 0).branches;
-    Node *operand = fusion_on(graph, "epilogue") ? epilogue_operand(graph, node) : NULL;
+    Node *operand = fusion_on(f, "epilogue") ? epilogue_operand(f, node) : NULL;
     if (operand) {
         Group *group = operand->group;
         group->branches *= branches;
@@ -359,17 +351,20 @@ static void fuse_pointwise(Graph *graph, Node *node)
         node->stored = true;
         node->group = group;
         group->root = node;
+        group->last = node->id;
         return;
     }
-    const char *reason = is_result(graph, node) ? "a result of the program"
-                       : !fusion_allows_inlining(graph, node) ? "this fusion is switched off"
-                       : reason_to_store(graph, node);
+    const char *reason = f->is_result[node->id] ? "a result of the program"
+                       : !fusion_allows_inlining(f, node) ? "this fusion is switched off"
+                       : reason_to_store(f, node);
     if (!reason)
         return;
-    Group *group = group_new(graph, node);
+    Group *group = group_new(f, node);
     group->branches = branches;
     group->reason = reason;
 }
+
+/* ---- before and after ------------------------------------------------------------------------ */
 
 /* A result that must lie in a place of its own (a gradient, an update) and is a source, or the
  * value of another result too, becomes a copy. */
@@ -425,26 +420,91 @@ static void mark_once(Graph *graph)
     }
 }
 
+/* ---- why no more was fused, for --explain ---------------------------------------------------- */
+
+/* What keeps the only reader of a group's result out of the group. */
+static const char *reason_of_reader(const Fusion *f, const Group *group, const Node *reader)
+{
+    if (node_reduces_batch(reader))
+        return fusion_on(f, "statistics") ? "its reduction reads what comes later"
+                                          : "statistics are switched off";
+    if (!node_pointwise(reader))
+        return "its reader needs more than one element for each of its own";
+    if (!fusion_on(f, "epilogue"))
+        return "epilogues are switched off";
+    if (!group_has_epilogue(group))
+        return "a sum over the batch ends its kernel";
+    if (group->n_reductions)
+        return "its statistics must be known first";
+    if (!shape_equal(reader->shape, group->root->shape))
+        return "its reader has another shape";
+    return reader->group ? "its reader ends the group of another operand"
+                         : "its reader is computed by several";
+}
+
+/* Gives every group a reason that has none yet. */
+static void explain(const Fusion *f)
+{
+    const Graph *graph = f->graph;
+    const Node **reader = arena_alloc(graph->arena, ((size_t)graph->next_id + 1) * sizeof *reader);
+    for (int i = 0; i < graph->n_nodes; i++)
+        for (int k = 0; k < graph->nodes[i]->n_inputs; k++)
+            reader[graph->nodes[i]->inputs[k]->id] = graph->nodes[i];
+    for (int i = 0; i < graph->n_groups; i++) {
+        Group *group = graph->groups[i];
+        const Node *root = group->root;
+        if (group->reason && root == group->anchor)
+            continue;
+        group->reason = f->is_result[root->id] ? "a result of the program"
+                      : root->uses > 1 ? "its result has several readers"
+                      : reason_of_reader(f, group, reader[root->id]);
+    }
+}
+
+/* ---- the pass -------------------------------------------------------------------------------- */
+
+/* What is known of each node before the first is fused. */
+static Fusion survey(Graph *graph)
+{
+    size_t ids = (size_t)graph->next_id + 1;
+    Fusion f = { .graph = graph };
+    f.is_result = arena_alloc(graph->arena, ids * sizeof *f.is_result);
+    f.largest_reader = arena_alloc(graph->arena, ids * sizeof *f.largest_reader);
+    f.seen = arena_alloc(graph->arena, ids * sizeof *f.seen);
+    for (int i = 0; i < graph->n_results; i++)
+        f.is_result[graph->results[i].node->id] = true;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        Node *node = graph->nodes[i];
+        node->group = NULL;
+        node->stored = false;
+        if (!node_pointwise(node) || node->op == OP_CONCAT)
+            continue;
+        for (int k = 0; k < node->n_inputs; k++) {
+            int64_t *largest = &f.largest_reader[node->inputs[k]->id];
+            *largest = shape_count(node->shape) > *largest ? shape_count(node->shape) : *largest;
+        }
+    }
+    return f;
+}
+
 void fuse(Graph *graph)
 {
     split_concats(graph);
     separate_results(graph);
     graph_count_uses(graph);
-    graph->groups = arena_alloc(graph->arena, (size_t)graph->n_nodes * sizeof *graph->groups);
+    graph->groups = arena_alloc(graph->arena, ((size_t)graph->n_nodes + 1) * sizeof *graph->groups);
     graph->n_groups = 0;
-    for (int i = 0; i < graph->n_nodes; i++) {
-        graph->nodes[i]->group = NULL;
-        graph->nodes[i]->stored = false;
-    }
+    Fusion f = survey(graph);
     for (int i = 0; i < graph->n_nodes; i++) {
         Node *node = graph->nodes[i];
         if (op_facts[node->op].kind == KIND_SOURCE)
             node->stored = node->op != OP_CONSTANT;
         else if (node_pointwise(node))
-            fuse_pointwise(graph, node);
-        else if (!(node_reduces_batch(node) && attach_reduction(graph, node)))
-            group_new(graph, node);
+            fuse_pointwise(&f, node);
+        else if (!(node_reduces_batch(node) && attach_reduction(&f, node)))
+            group_new(&f, node);
     }
+    explain(&f);
     if (graph->program != PROGRAM_TRAIN)
         mark_once(graph);
 }

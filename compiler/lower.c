@@ -1,12 +1,14 @@
 /* Groups to steps of the host target.
  *
- * needs: place. What goes out: the program's steps, tensors and sizes in the plan, and the kernels
- * they call, each text once.
+ * needs: place.
+ * keeps: the graph. What goes out: the program's steps, tensors and sizes in the plan, and the
+ *     kernels they call, each text once.
+ * breaks: nothing.
  *
- * A group becomes one call of a template (kernels/host/) between generated rows (emit.c), with a step
- * before it that packs a contraction's weights, and one behind it for every reduction over the batch
- * that adds up the partial sums in a fixed order. Which template serves an operator, and its own
- * buffers and sizes, is said here and nowhere else.
+ * A group becomes one call of a template (kernels/host/) between generated rows (emit.c), with a
+ * step before it that packs a contraction's weights, and one behind it for every reduction over the
+ * batch that adds up the partial sums in a fixed order. Which template serves an operator, and its
+ * own buffers and sizes, is said here and nowhere else.
  */
 #include "seg.h"
 
@@ -35,8 +37,8 @@ typedef struct {
 
 static bool is_conv(const Node *anchor)
 {
-    return anchor->op == OP_CONV || anchor->op == OP_CONV_TRANSPOSE || anchor->op == OP_CONV_GRAD_INPUT
-           || anchor->op == OP_CONV_GRAD_WEIGHT;
+    return anchor->op == OP_CONV || anchor->op == OP_CONV_TRANSPOSE
+           || anchor->op == OP_CONV_GRAD_INPUT || anchor->op == OP_CONV_GRAD_WEIGHT;
 }
 
 static ConvShape conv_shape(const Node *anchor)
@@ -48,17 +50,21 @@ static ConvShape conv_shape(const Node *anchor)
     return (ConvShape){
         .C = from[0], .H = from[1], .W = from[2], .K = to[0], .P = to[1], .Q = to[2],
         .kernel = weight->shape.dims[2],
-        .stride = (int64_t)anchor->attr[ATTR_STRIDE], .padding = (int64_t)anchor->attr[ATTR_PADDING],
-        .dilation = (int64_t)anchor->attr[ATTR_DILATION], .groups = (int64_t)anchor->attr[ATTR_GROUPS],
+        .stride = (int64_t)anchor->attr[ATTR_STRIDE],
+        .padding = (int64_t)anchor->attr[ATTR_PADDING],
+        .dilation = (int64_t)anchor->attr[ATTR_DILATION],
+        .groups = (int64_t)anchor->attr[ATTR_GROUPS],
         .transposed = anchor->op == OP_CONV_TRANSPOSE || anchor->op == OP_CONV_GRAD_INPUT,
     };
 }
 
 static const char *reduction_template(const Node *anchor, const char **defines)
 {
-    bool mean = anchor->op == OP_MEAN || anchor->op == OP_GLOBAL_AVG_POOL || anchor->op == OP_CHANNEL_MEAN;
+    bool mean = anchor->op == OP_MEAN || anchor->op == OP_GLOBAL_AVG_POOL
+                || anchor->op == OP_CHANNEL_MEAN;
     bool max = anchor->op == OP_GLOBAL_MAX_POOL || anchor->op == OP_CHANNEL_MAX;
-    *defines = mean ? "#define REDUCE_MEAN\n" : max ? "#define REDUCE_MAX\n" : "#define REDUCE_SUM\n";
+    *defines = mean ? "#define REDUCE_MEAN\n"
+             : max  ? "#define REDUCE_MAX\n" : "#define REDUCE_SUM\n";
     bool channels = anchor->op == OP_CHANNEL_MEAN || anchor->op == OP_CHANNEL_MAX
                     || ((anchor->op == OP_SUM || anchor->op == OP_MEAN)
                         && (int)anchor->attr[ATTR_AXES] == AXIS_CHANNELS);
@@ -84,7 +90,29 @@ static const char *choose_template(Arena *arena, const Group *group, const char 
     return NULL; /* named after the operator */
 }
 
-/* C H W, K P Q, parts, rows, then the attributes that are whole numbers; the others are scalars. */
+static void add_size(Call *call, int64_t size)
+{
+    if (call->n_sizes == MAX_OWN_SIZES)
+        bug("lower: more than %d sizes for the template %s", MAX_OWN_SIZES, call->template);
+    call->sizes[call->n_sizes++] = size;
+}
+
+/* The attributes that are whole numbers become sizes, the others scalars. */
+static void add_attributes(const Node *anchor, Call *call)
+{
+    for (int a = 0; a < ATTR_COUNT; a++) {
+        if (!op_has_attribute(anchor->op, (Attribute)a))
+            continue;
+        if (attribute_facts[a].type != ATTR_FLOAT)
+            add_size(call, (int64_t)anchor->attr[a]);
+        else if (call->n_scalars < MAX_OWN_SCALARS)
+            call->scalars[call->n_scalars++] = anchor->attr[a];
+        else
+            bug("lower: more than %d scalars for the template %s", MAX_OWN_SCALARS, call->template);
+    }
+}
+
+/* C H W, K P Q, parts, rows, then the attributes. */
 static void standard_sizes(const Group *group, Call *call)
 {
     const Node *anchor = group->anchor, *x = anchor;
@@ -101,18 +129,12 @@ static void standard_sizes(const Group *group, Call *call)
         call->sizes[4] = call->sizes[5] = 1;
     }
     call->n_sizes = 8;
-    for (int a = 0; a < ATTR_COUNT; a++) {
-        if (!op_has_attribute(anchor->op, (Attribute)a) || node_pointwise(anchor)
-            || node_reduces_batch(anchor))
-            continue;
-        if (attribute_facts[a].type == ATTR_FLOAT)
-            call->scalars[call->n_scalars++] = anchor->attr[a];
-        else
-            call->sizes[call->n_sizes++] = (int64_t)anchor->attr[a];
-    }
-    if (anchor->op == OP_CONCAT && !node_pointwise(anchor))
-        for (int i = 0; i < anchor->n_inputs && call->n_sizes < MAX_OWN_SIZES; i++)
-            call->sizes[call->n_sizes++] = anchor->inputs[i]->shape.dims[0];
+    if (node_pointwise(anchor) || node_reduces_batch(anchor))
+        return;
+    add_attributes(anchor, call);
+    if (anchor->op == OP_CONCAT)
+        for (int i = 0; i < anchor->n_inputs; i++)
+            add_size(call, anchor->inputs[i]->shape.dims[0]);
 }
 
 static int64_t padded(int64_t channels)
@@ -123,24 +145,19 @@ static int64_t padded(int64_t channels)
 static void describe_small(const Node *anchor, Call *call)
 {
     const Node *vector = anchor->inputs[0];
+    if (anchor->n_inputs >= MAX_OWN_BUFFERS)
+        bug("lower: too many operands for the template %s", call->template);
     for (int i = 0; i < anchor->n_inputs; i++)
         call->buffers[call->n_buffers++] = node_buffer(anchor->inputs[i]);
     call->buffers[call->n_buffers++] = node_buffer(anchor);
-    int64_t channels = vector->shape.rank == 2 ? vector->shape.dims[1] : vector->shape.dims[0];
-    call->sizes[call->n_sizes++] = channels;
     if (anchor->op == OP_FOLD_WEIGHT) {
-        call->sizes[0] = anchor->inputs[1]->shape.dims[1];
-        call->sizes[call->n_sizes++] = vector->shape.dims[0];
-        call->sizes[call->n_sizes++] = shape_count(vector->shape) / vector->shape.dims[0];
+        add_size(call, anchor->inputs[1]->shape.dims[1]);
+        add_size(call, vector->shape.dims[0]);
+        add_size(call, shape_count(vector->shape) / vector->shape.dims[0]);
+    } else {
+        add_size(call, vector->shape.rank == 2 ? vector->shape.dims[1] : vector->shape.dims[0]);
     }
-    for (int a = 0; a < ATTR_COUNT; a++) {
-        if (!op_has_attribute(anchor->op, (Attribute)a))
-            continue;
-        if (attribute_facts[a].type == ATTR_FLOAT)
-            call->scalars[call->n_scalars++] = anchor->attr[a];
-        else
-            call->sizes[call->n_sizes++] = (int64_t)anchor->attr[a];
-    }
+    add_attributes(anchor, call);
     if (anchor->op == OP_FOLD_BIAS)
         call->defines = anchor->n_inputs == 2 ? "#define HAS_BIAS 1\n" : "#define HAS_BIAS 0\n";
     call->parts = 1;
@@ -258,32 +275,55 @@ static const char *template_text(const char *template)
     return text;
 }
 
+/* An array with room for one more; it has room for a power of two. */
 static void *append(Arena *arena, void *array, int *n, size_t size)
 {
-    char *grown = arena_grow(arena, array, (size_t)*n * size, ((size_t)*n + 1) * size);
-    (*n)++;
-    return grown;
+    size_t count = (size_t)(*n)++;
+    if (count & (count - 1))
+        return array;
+    return arena_grow(arena, array, count * size, (count ? 2 * count : 1) * size);
 }
 
-/* The kernel with this body, which calls its function KERNEL; added where the plan has none yet. */
-static int add_kernel(Lowering *l, const char *stem, const char *body, const char *header)
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && memcmp(text + length - tail, end, tail) == 0;
+}
+
+/* The kernel of these rows before this template, which calls its function KERNEL; added where the
+ * plan has none yet. The header tells what it computes, at the first places that need it. */
+static int add_kernel(Lowering *l, const char *stem, const char *rows, const char *template,
+                      const char *header)
 {
     Arena *arena = l->graph->arena;
-    const char *name = arena_printf(arena, "%s_%08x", stem, (unsigned)hash_text(body));
+    const char *text = template_text(template);
+    uint64_t hash = hash_text(rows) * 31 + hash_text(text);
+    const char *name = arena_printf(arena, "%s_%08x", stem, (unsigned)(hash ^ hash >> 32));
     for (int i = 0; i < l->target->n_kernels; i++) {
         PlanKernel *kernel = &l->target->kernels[i];
-        if (strcmp(kernel->name, name) == 0) {
-            if (header && strlen(kernel->header) < 2000)
-                kernel->header = (char *)arena_printf(arena, "%s%s", kernel->header, header);
-            return i;
-        }
+        if (strcmp(kernel->name, name) != 0)
+            continue;
+        if (!ends_with(kernel->body, text) || !strstr(kernel->body, rows))
+            bug("lower: two kernels have the name %s", name);
+        if (strlen(kernel->header) < 2000 && !strstr(kernel->header, header))
+            kernel->header = (char *)arena_printf(arena, "%s%s", kernel->header, header);
+        return i;
     }
-    l->target->kernels = append(arena, l->target->kernels, &l->target->n_kernels, sizeof(PlanKernel));
-    PlanKernel *kernel = &l->target->kernels[l->target->n_kernels - 1];
-    kernel->name = (char *)name;
-    kernel->header = (char *)(header ? header : "");
-    kernel->body = (char *)arena_printf(arena, "#define KERNEL %s\n%s", name, body);
+    l->target->kernels = append(arena, l->target->kernels, &l->target->n_kernels,
+                                sizeof(PlanKernel));
+    l->target->kernels[l->target->n_kernels - 1] = (PlanKernel){
+        .name = (char *)name, .header = (char *)header,
+        .body = (char *)arena_printf(arena, "#define KERNEL %s\n%s%s", name, rows, text),
+    };
     return l->target->n_kernels - 1;
+}
+
+/* One that has no generated rows. */
+static int add_plain_kernel(Lowering *l, const char *template)
+{
+    Arena *arena = l->graph->arena;
+    const char *stem = arena_printf(arena, "%.*s", (int)(strlen(template) - 2), template);
+    return add_kernel(l, stem, "", template, "");
 }
 
 /* The micro-kernels of the conv family: one text of their own that every kernel is linked with. */
@@ -294,11 +334,6 @@ static void add_library(Lowering *l)
     l->target->kernels = append(l->graph->arena, NULL, &l->target->n_kernels, sizeof(PlanKernel));
     l->target->kernels[0] = (PlanKernel){ (char *)"library_conv_tiles", (char *)"",
                                           (char *)template_text("conv_tiles.c") };
-}
-
-static const char *stem_of(Arena *arena, const char *template, const char *more)
-{
-    return arena_printf(arena, "%.*s%s", (int)(strlen(template) - 2), template, more);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -315,7 +350,8 @@ static PlanStep *add_step(Lowering *l, int kernel, const Group *group)
 
 static void *copied(Lowering *l, const void *data, size_t bytes)
 {
-    return memcpy(arena_alloc(l->graph->arena, bytes + 1), data, bytes);
+    void *copy = arena_alloc(l->graph->arena, bytes + 1);
+    return bytes ? memcpy(copy, data, bytes) : copy;
 }
 
 static void fill_step(Lowering *l, PlanStep *step, const PlanBuffer *buffers, int n_buffers,
@@ -349,22 +385,26 @@ static char *label_of(Lowering *l, const Group *group, const char *what)
     else if (!anchor->shape.batched && anchor->n_inputs)
         named = anchor->inputs[0];
     Text text = { .arena = l->graph->arena };
-    text_printf(&text, "%s%s%s%.*s", op_facts[anchor->op].name, what, length ? " " : "", length, name);
+    text_printf(&text, "%s%s%s%.*s", op_facts[anchor->op].name, what, length ? " " : "", length,
+                name);
+    const int64_t *to = named->shape.dims;
     if (anchor->n_inputs && anchor->inputs[0]->shape.batched && named->shape.batched)
-        text_printf(&text, " %d->%d @%dx%d", (int)anchor->inputs[0]->shape.dims[0],
-                    (int)named->shape.dims[0], (int)named->shape.dims[1], (int)named->shape.dims[2]);
+        text_printf(&text, " %lld->%lld @%lldx%lld", (long long)anchor->inputs[0]->shape.dims[0],
+                    (long long)to[0], (long long)to[1], (long long)to[2]);
     if (root != anchor)
         text_printf(&text, " +%s", op_facts[root->op].name);
     return text.text;
 }
 
+/* Of a sample, where the group has anything of a sample. */
 static double group_flops(const Group *group)
 {
     const Node *anchor = group->anchor;
     if (is_conv(anchor)) {
         ConvShape s = conv_shape(anchor);
         double pixels = s.transposed ? (double)s.H * (double)s.W : (double)s.P * (double)s.Q;
-        return 2 * (double)s.C * (double)s.K / (double)s.groups * (double)(s.kernel * s.kernel) * pixels;
+        double weights = (double)s.C * (double)s.K / (double)s.groups;
+        return 2 * weights * (double)(s.kernel * s.kernel) * pixels;
     }
     if (anchor->op == OP_LINEAR || anchor->op == OP_LINEAR_GRAD_INPUT)
         return 2 * (double)shape_count(anchor->inputs[1]->shape);
@@ -373,30 +413,40 @@ static double group_flops(const Group *group)
     return anchor->n_inputs ? (double)shape_count(anchor->inputs[0]->shape) : 0;
 }
 
-static void visit_header(Text *text, const Graph *graph, Node *node, const Node *stop)
+/* A line of the graph, once. */
+static void say_node(Text *text, const Graph *graph, const Node *node)
+{
+    const char *line = node_text(graph, node);
+    if (!text->text || !strstr(text->text, line))
+        text_printf(text, "%s\n", line);
+}
+
+static void say_expression(Text *text, const Graph *graph, const Node *node, const Node *stop)
 {
     if (node == stop || node->stored || text->length > 3000)
         return;
     for (int i = 0; i < node->n_inputs; i++)
-        visit_header(text, graph, node->inputs[i], stop);
-    text_printf(text, " *   %s\n", node_text(graph, node));
+        say_expression(text, graph, node->inputs[i], stop);
+    say_node(text, graph, node);
 }
 
-/* The graph lines this call implements: what it reads through, the anchor, the epilogue, the sums. */
+static void say_operands(Text *text, const Graph *graph, const Node *node, const Node *stop)
+{
+    for (int i = 0; i < node->n_inputs; i++)
+        say_expression(text, graph, node->inputs[i], stop);
+    say_node(text, graph, node);
+}
+
+/* The graph lines this call implements: what it reads through, the anchor, the epilogue, the
+ * sums. */
 static const char *header_of(const Graph *graph, const Group *group)
 {
     Text text = { .arena = graph->arena };
-    const Node *anchor = group->anchor, *root = group->root;
-    for (int i = 0; i < anchor->n_inputs; i++)
-        visit_header(&text, graph, anchor->inputs[i], NULL);
-    text_printf(&text, " * %s\n", node_text(graph, anchor));
-    if (root != anchor) {
-        for (int i = 0; i < root->n_inputs; i++)
-            visit_header(&text, graph, root->inputs[i], anchor);
-        text_printf(&text, " *   %s\n", node_text(graph, root));
-    }
+    say_operands(&text, graph, group->anchor, NULL);
+    if (group->root != group->anchor)
+        say_operands(&text, graph, group->root, group->anchor);
     for (int r = 0; r < group->n_reductions; r++)
-        text_printf(&text, " *   %s\n", node_text(graph, group->reductions[r]));
+        say_operands(&text, graph, group->reductions[r], group->root);
     return text.text;
 }
 
@@ -407,9 +457,7 @@ static void lower_pack(Lowering *l, const Group *group, const Call *call)
     const ConvLowering *conv = &call->conv;
     if (!conv->packed_bytes)
         return;
-    int kernel = add_kernel(l, stem_of(l->graph->arena, conv->pack_template, ""),
-                            template_text(conv->pack_template), NULL);
-    PlanStep *step = add_step(l, kernel, group);
+    PlanStep *step = add_step(l, add_plain_kernel(l, conv->pack_template), group);
     step->once = l->graph->program != PROGRAM_TRAIN;
     PlanBuffer buffers[] = { node_buffer(group->anchor->inputs[1]),
                              temporary_buffer(&group->temporaries[TEMPORARY_PACKED]) };
@@ -422,16 +470,15 @@ static void lower_finish(Lowering *l, const Group *group, const Call *call, Node
 {
     bool moments = reduction->op == OP_BATCH_MOMENTS, sums = reduction->op == OP_BATCH_NORM_SUMS;
     const char *template = moments ? "finish_moments.c" : sums ? "finish_sums.c" : "finish_sum.c";
-    int kernel = add_kernel(l, stem_of(l->graph->arena, template, ""), template_text(template), NULL);
-    PlanStep *step = add_step(l, kernel, group);
+    PlanStep *step = add_step(l, add_plain_kernel(l, template), group);
     const int64_t *dims = reduction->inputs[0]->shape.dims;
     bool all = (int)reduction->attr[ATTR_AXES] & AXIS_CHANNELS;
     int64_t count = dims[1] * dims[2] * (all ? dims[0] : 1);
     int64_t sizes[] = { dims[0], call->parts, all, reduction->op == OP_MEAN ? count : 0 };
     PlanBuffer buffers[] = { partials, node_buffer(reduction) };
     fill_step(l, step, buffers, 2, sizes, moments || sums ? 2 : 4, NULL, 0);
-    step->label = (char *)arena_printf(l->graph->arena, "%s finish %d", op_facts[reduction->op].name,
-                                       (int)dims[0]);
+    step->label = (char *)arena_printf(l->graph->arena, "%s finish %lld",
+                                       op_facts[reduction->op].name, (long long)dims[0]);
 }
 
 /* Names of the operands in ops.def's column: the i-th word, without brackets and dots. */
@@ -504,17 +551,17 @@ static void lower_group(Lowering *l, Group *group)
     begin_emission(l, &e, group, &call);
     if (op_facts[group->anchor->op].kind != KIND_SMALL)
         emit_rows_of(&e, group, partials, call.writes);
-    const char *stem = op_facts[group->anchor->op].kind == KIND_SMALL
-        ? op_facts[group->anchor->op].name : stem_of(arena, call.template, e.name.text);
-    const char *body = arena_printf(arena, "%s\n%s", e.text.text, template_text(call.template));
-    int kernel = add_kernel(l, stem, body, header_of(l->graph, group));
+    const char *stem = arena_printf(arena, "%.*s%.*s", (int)(strlen(call.template) - 2),
+                                    call.template, (int)e.name.length, e.name.text);
+    int kernel = add_kernel(l, stem, e.text.text, call.template, header_of(l->graph, group));
     PlanStep *step = add_step(l, kernel, group);
     fill_step(l, step, e.buffers, e.n_buffers, e.sizes, e.n_sizes, e.scalars, e.n_scalars);
     step->scratch = call.scratch;
     step->label = label_of(l, group, "");
-    *(group->root->shape.batched || group->anchor->op == OP_CONV_GRAD_WEIGHT ? &step->flops_per_sample
-                                                                            : &step->flops)
-        = group_flops(group);
+    bool batched = group->root->shape.batched;
+    for (int i = 0; i < group->anchor->n_inputs; i++)
+        batched |= group->anchor->inputs[i]->shape.batched;
+    *(batched ? &step->flops_per_sample : &step->flops) = group_flops(group);
     for (int r = 0; r < n; r++)
         lower_finish(l, group, &call, reductions[r], partials[r]);
 }
@@ -528,7 +575,7 @@ static void lower_adam(Lowering *l)
         { SLAB_PARAMETERS, 0, bytes }, { SLAB_GRADIENTS, 0, bytes }, { SLAB_MOMENTS, 0, bytes },
         { SLAB_MOMENTS, bytes, bytes }, { SLAB_FIXED, 0, PLAN_STATE_BYTES },
     };
-    PlanStep *step = add_step(l, add_kernel(l, "adam", template_text("adam.c"), NULL), NULL);
+    PlanStep *step = add_step(l, add_plain_kernel(l, "adam.c"), NULL);
     fill_step(l, step, buffers, 5, &count, 1, NULL, 0);
     step->flops = 12 * (double)count;
     step->label = (char *)"adam";

@@ -267,6 +267,15 @@ static const char *default_output(Compilation *c)
     return arena_printf(c->arena, "%.*s.plan", (int)length, base);
 }
 
+/* The lines of the graph as a comment. */
+static void write_header(const char *header, FILE *file)
+{
+    for (size_t length; *header; header += length + (header[length] != 0)) {
+        length = strcspn(header, "\n");
+        fprintf(file, "// %.*s\n", (int)length, header);
+    }
+}
+
 static void write_sources(Compilation *c, const Plan *plan, const char *folder)
 {
     if (mkdir(folder, 0777) && errno != EEXIST) {
@@ -280,8 +289,9 @@ static void write_sources(Compilation *c, const Plan *plan, const char *folder)
             const PlanKernel *kernel = &target->kernels[k];
             const char *path = arena_printf(c->arena, "%s/%s.c", folder, kernel->name);
             FILE *file = fopen(path, "w");
-            bool fine = file && fprintf(file, "%s%s%s", kernel->header, target->prelude,
-                                        kernel->body) >= 0;
+            if (file)
+                write_header(kernel->header, file);
+            bool fine = file && fprintf(file, "%s%s", target->prelude, kernel->body) >= 0;
             if (file && fclose(file))
                 fine = false;
             if (!fine) {

@@ -1,14 +1,15 @@
 /* Where every stored tensor lies.
  *
  * needs: order; lower_temporaries() can tell what a group needs besides its tensors.
- * keeps: the groups and their order; gives stored nodes `blocked`, `slab`, `offset`, and temporaries theirs.
+ * keeps: the groups and their order; gives stored nodes `blocked`, `slab` and `offset`, and
+ *     temporaries theirs.
  * breaks: nothing.
  *
  * A tensor lives from the group that stores it to the last group that reads it. Two arenas are laid
  * out, one for tensors of a sample (offsets are times N) and one for fixed tensors: largest first,
  * each at the lowest offset where nothing that lives at the same time lies (Pisarchyk, Lee 2020,
  * "greedy by size"). A pointwise result takes the place of an operand of its own shape that nobody
- * reads later. At the end every pair is checked again for overlap.
+ * reads later. At the end the places are proved right from the groups alone: see verify_places.
  */
 #include "seg.h"
 
@@ -55,7 +56,8 @@ int64_t node_bytes(const Node *node)
     int64_t element = node->type == TYPE_U8 ? 1 : 4;
     int64_t count = shape_count(node->shape);
     if (node->blocked)
-        count = round_up(node->shape.dims[0], PLAN_BLOCK) * node->shape.dims[1] * node->shape.dims[2];
+        count = round_up(node->shape.dims[0], PLAN_BLOCK) * node->shape.dims[1]
+                * node->shape.dims[2];
     else if (is_coefficients(node))
         count = node->shape.dims[0] * round_up(node->shape.dims[1], PLAN_BLOCK);
     return round_up(count * element, PLAN_ALIGN);
@@ -157,7 +159,8 @@ static void add_tensor(Placement *p, Node *node, int birth)
     if (place_result(graph, node))
         return;
     bool whole_run = op_facts[node->op].kind == KIND_SOURCE || (node->group && node->group->once);
-    int death = is_plain_result(graph, node) || whole_run ? graph->n_groups : p->last_reader[node->id];
+    bool until_end = is_plain_result(graph, node) || whole_run;
+    int death = until_end ? graph->n_groups : p->last_reader[node->id];
     add_extent(p, node, NULL, whole_run ? -1 : birth, death > birth ? death : birth);
 }
 
@@ -189,61 +192,79 @@ static void collect(Placement *p)
 
 /* ---- in place -------------------------------------------------------------------------------- */
 
-typedef struct {
-    Node *leaf;
-    int visits;
-} LeafCount;
-
-static void count_leaf(void *context, Node *leaf)
+/* Is the leaf read for another element than the one that the reader writes? `same`: not so far. */
+static bool reads_elsewhere(const Node *node, const Node *stop, const Node *leaf, bool same)
 {
-    LeafCount *count = context;
-    count->visits += leaf == count->leaf;
+    if (node == stop)
+        return false;
+    if (node == leaf)
+        return !same;
+    bool pointwise = op_facts[node->op].kind == KIND_POINTWISE;
+    for (int i = 0; i < node->n_inputs && !node->stored; i++) {
+        const Node *operand = node->inputs[i];
+        if (reads_elsewhere(operand, stop, leaf,
+                            same && pointwise && shape_equal(operand->shape, node->shape)))
+            return true;
+    }
+    return false;
 }
 
-/* Leaves that the group's elementwise part reads at the same element that it then writes. */
-static void pointwise_leaves(Node *node, const Group *group, Node **leaves, int *n, int capacity)
+static bool operands_elsewhere(const Node *node, const Node *stop, const Node *leaf, bool same)
 {
-    for (int i = 0; i < node->n_inputs; i++) {
-        Node *operand = node->inputs[i];
-        if (operand == group->anchor || !shape_equal(operand->shape, group->root->shape))
-            continue;
-        if (operand->stored) {
-            if (*n < capacity)
-                leaves[(*n)++] = operand;
-        } else if (op_facts[operand->op].kind == KIND_POINTWISE) {
-            pointwise_leaves(operand, group, leaves, n, capacity);
-        }
+    for (int i = 0; i < node->n_inputs; i++)
+        if (reads_elsewhere(node->inputs[i], stop, leaf,
+                            same && shape_equal(node->inputs[i]->shape, node->shape)))
+            return true;
+    return false;
+}
+
+/* May the group's root lie over this operand? Each element must be read, by all in the group, just
+ * before the root's is written over it. A batch's moments are summed in two passes. */
+static bool may_lie_over(const Group *group, const Node *leaf)
+{
+    const Node *anchor = group->anchor, *root = group->root;
+    if (root->op == OP_RUNNING_MEAN || root->op == OP_RUNNING_VAR)
+        return leaf == root->inputs[0] && leaf != root->inputs[1];
+    if (op_facts[root->op].kind != KIND_POINTWISE || !shape_equal(leaf->shape, root->shape)
+        || leaf->blocked != root->blocked || leaf->type != root->type)
+        return false;
+    bool pointwise = op_facts[anchor->op].kind == KIND_POINTWISE;
+    if (operands_elsewhere(anchor, NULL, leaf, pointwise)
+        || operands_elsewhere(root, anchor, leaf, true))
+        return false;
+    for (int r = 0; r < group->n_reductions; r++) {
+        const Node *reduction = group->reductions[r];
+        for (int i = 0; i < reduction->n_inputs; i++)
+            if (reads_elsewhere(reduction->inputs[i], root, leaf,
+                                reduction->op != OP_BATCH_MOMENTS))
+                return false;
     }
+    return true;
+}
+
+typedef struct {
+    Placement *placement;
+    Group *group;
+    Extent *found;
+} InPlace;
+
+static void try_leaf(void *context, Node *leaf)
+{
+    InPlace *search = context;
+    Extent *extent = search->placement->of_node[leaf->id];
+    if (!search->found && extent && extent->death == search->group->id
+        && may_lie_over(search->group, leaf))
+        search->found = extent;
 }
 
 static void try_in_place(Placement *p, Group *group)
 {
-    Node *root = group->root;
-    Extent *extent = p->of_node[root->id];
-    if (!extent || op_facts[root->op].kind != KIND_POINTWISE)
+    InPlace search = { p, group, NULL };
+    Extent *extent = p->of_node[group->root->id];
+    if (!extent || op_facts[group->root->op].kind != KIND_POINTWISE)
         return;
-    for (int r = 0; r < group->n_reductions; r++)
-        if (group->reductions[r]->op == OP_BATCH_MOMENTS && group->reductions[r]->inputs[0] != root)
-            return; /* reads its operands a second time, after root was written */
-    Node *leaves[16];
-    int n = 0;
-    pointwise_leaves(root, group, leaves, &n, 16);
-    for (int i = 0; i < n; i++) {
-        Extent *old = p->of_node[leaves[i]->id];
-        int here = 0;
-        for (int k = 0; k < n; k++)
-            here += leaves[k] == leaves[i];
-        for (int r = 0; r < group->n_reductions; r++)
-            for (int k = 0; k < group->reductions[r]->n_inputs; k++)
-                here += group->reductions[r]->inputs[k] == leaves[i];
-        LeafCount all = { leaves[i], 0 };
-        group_visit_leaves(group, count_leaf, &all);
-        if (!old || old->death != group->id || leaves[i]->blocked != root->blocked
-            || leaves[i]->type != root->type || all.visits != here)
-            continue; /* needed later, or read at another place as well */
-        extent->inside = old;
-        return;
-    }
+    group_visit_leaves(group, try_leaf, &search);
+    extent->inside = search.found;
 }
 
 /* ---- offsets --------------------------------------------------------------------------------- */
@@ -334,19 +355,122 @@ static void assign(Placement *p)
     }
 }
 
-/* The proof: no two extents that live at the same time share a byte, but for those in place. */
-static void verify_places(const Placement *p)
+/* ---- the proof ------------------------------------------------------------------------------- */
+
+/* Memory that holds something between two times, told from the groups and not from the extents. */
+typedef struct {
+    const Node *node;         /* NULL: a temporary */
+    Slab slab;
+    int64_t begin, end;       /* bytes, of a sample where batched */
+    int written, last_read;   /* group ids; -1: before all, n_groups: after all */
+} Content;
+
+typedef struct {
+    const Graph *graph;
+    Content *contents; int n_contents;
+    int *last_read;           /* by node id */
+    int now;
+} Proof;
+
+static void read_content(void *context, Node *leaf)
 {
-    for (int i = 0; i < p->n_extents; i++) {
+    Proof *proof = context;
+    proof->last_read[leaf->id] = proof->now;
+}
+
+static void add_content(Proof *proof, const Node *node, int written, int last_read)
+{
+    proof->contents[proof->n_contents++] = (Content){
+        .node = node, .slab = node->slab, .begin = node->offset,
+        .end = node->offset + node_bytes(node), .written = written,
+        .last_read = last_read > written ? last_read : written,
+    };
+}
+
+/* A buffer that gets a new value is needed until then; other sources keep theirs. */
+static int source_last_read(const Proof *proof, const Node *node)
+{
+    for (int i = 0; i < proof->graph->n_results; i++)
+        if (proof->graph->results[i].role == ROLE_UPDATE
+            && proof->graph->results[i].name == node->name)
+            return proof->last_read[node->id];
+    return proof->graph->n_groups;
+}
+
+static void list_group(Proof *proof, const Group *group)
+{
+    int end = proof->graph->n_groups;
+    const bool kept = proof->graph->program != PROGRAM_TRAIN; /* until parameters change */
+    for (int r = -1; r < group->n_reductions; r++) {
+        const Node *node = r < 0 ? group->root : group->reductions[r];
+        int last = is_plain_result(proof->graph, node) ? end : proof->last_read[node->id];
+        add_content(proof, node, group->once ? -1 : group->id, group->once ? end : last);
+    }
+    for (int t = 0; t < MAX_TEMPORARIES; t++) {
+        const Temporary *temporary = &group->temporaries[t];
+        bool whole_run = group->once || (kept && t == TEMPORARY_PACKED);
+        if (temporary->bytes)
+            proof->contents[proof->n_contents++] = (Content){
+                .slab = temporary->batched ? SLAB_ACTIVATIONS : SLAB_FIXED,
+                .begin = temporary->offset, .end = temporary->offset + temporary->bytes,
+                .written = whole_run ? -1 : group->id, .last_read = whole_run ? end : group->id,
+            };
+    }
+}
+
+static void list_contents(Proof *proof)
+{
+    const Graph *graph = proof->graph;
+    for (int i = 0; i < graph->n_nodes; i++)
+        proof->last_read[graph->nodes[i]->id] = -1;
+    for (int i = 0; i < graph->n_groups; i++) {
+        proof->now = graph->groups[i]->id;
+        group_visit_leaves(graph->groups[i], read_content, proof);
+    }
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const Node *node = graph->nodes[i];
+        if (op_facts[node->op].kind == KIND_SOURCE && node->op != OP_CONSTANT)
+            add_content(proof, node, -1, source_last_read(proof, node));
+    }
+    for (int i = 0; i < graph->n_groups; i++)
+        list_group(proof, graph->groups[i]);
+}
+
+/* Is `old` no longer needed when `new` is written, or read only where that is just written? */
+static bool makes_way(const Content *old, const Content *new)
+{
+    if (old->last_read < new->written)
+        return true;
+    return old->last_read == new->written && old->written < new->written && old->node && new->node
+           && new->node->group && new->node == new->node->group->root
+           && old->begin == new->begin && old->end == new->end
+           && may_lie_over(new->node->group, old->node);
+}
+
+/* What holds of the places: whatever shares a byte is needed at different times, or in turn. */
+static void verify_places(const Graph *graph)
+{
+    size_t most = (size_t)graph->n_nodes + (size_t)graph->n_groups
+                  * (1 + MAX_REDUCTIONS + MAX_TEMPORARIES);
+    Proof proof = { .graph = graph };
+    proof.contents = arena_alloc(graph->arena, (most + 1) * sizeof *proof.contents);
+    proof.last_read = arena_alloc(graph->arena, ((size_t)graph->next_id + 1) * sizeof(int));
+    list_contents(&proof);
+    for (int i = 0; i < proof.n_contents; i++) {
+        const Content *a = &proof.contents[i];
+        int64_t start = a->slab == SLAB_FIXED ? PLAN_STATE_BYTES : 0;
+        int64_t size = a->slab == SLAB_FIXED ? graph->fixed_bytes
+                     : a->slab == SLAB_ACTIVATIONS ? graph->activation_bytes : INT64_MAX;
+        if (a->begin % PLAN_ALIGN || a->begin < start || a->end > size)
+            bug("place: outside its slab in %s: %s", graph->name,
+                a->node ? node_text(graph, a->node) : "a temporary");
         for (int k = 0; k < i; k++) {
-            Extent *a = &p->extents[i], *b = &p->extents[k];
-            if (outermost(a) == outermost(b) || extent_batched(a) != extent_batched(b)
-                || !overlap_in_time(a, b))
-                continue;
-            if (a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes)
-                bug("place: two live tensors overlap in %s: %s and %s", p->graph->name,
-                    a->node ? node_text(p->graph, a->node) : "a temporary",
-                    b->node ? node_text(p->graph, b->node) : "a temporary");
+            const Content *b = &proof.contents[k];
+            if (a->slab == b->slab && a->begin < b->end && b->begin < a->end && !makes_way(a, b)
+                && !makes_way(b, a))
+                bug("place: two live tensors overlap in %s:\n    %s\n    %s", graph->name,
+                    a->node ? node_text(graph, a->node) : "a temporary",
+                    b->node ? node_text(graph, b->node) : "a temporary");
         }
     }
 }
@@ -376,5 +500,5 @@ void place(Graph *graph)
     graph->fixed_bytes = lay_out(&p, false, PLAN_STATE_BYTES, &fixed_unshared);
     graph->activation_bytes = lay_out(&p, true, 0, &graph->activation_bytes_unshared);
     assign(&p);
-    verify_places(&p);
+    verify_places(graph);
 }

@@ -269,6 +269,7 @@ struct Group {
     Node **reductions; int n_reductions; /* REDUCE nodes over batch and pixels of root, done with it */
     bool once;             /* depends on parameters only: runs when they changed */
     int branches;          /* of its text, at most: see fuse */
+    int last;              /* id of its last member */
     const char *reason;    /* why nothing more was fused, for --explain; may be NULL */
     Temporary temporaries[MAX_TEMPORARIES]; /* the last ones from TEMPORARY_PARTIALS: one a reduction */
 };

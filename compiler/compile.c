@@ -93,12 +93,14 @@ static bool run_passes(Graph *graph, Program program)
     return false;
 }
 
-/* "train     280 steps, 201.9 MB a picture: 61 % less than 518.4 MB with a place for each tensor" */
+/* "train     280 steps, 201.9 MB a picture: 61 % less than 518.4 MB with a place for each tensor"
+ */
 static void say_saved(Text *text, const Graph *graph, int steps)
 {
     double planned = 1e-6 * (double)graph->activation_bytes;
     double unshared = 1e-6 * (double)graph->activation_bytes_unshared;
-    text_printf(text, "%-9s %4d steps, %.1f MB a picture", program_names[graph->program], steps, planned);
+    text_printf(text, "%-9s %4d steps, %.1f MB a picture", program_names[graph->program], steps,
+                planned);
     if (unshared > planned)
         text_printf(text, ": %.0f %% less than %.1f MB with a place for each tensor",
                     100 * (1 - planned / unshared), unshared);
@@ -111,8 +113,22 @@ static char *options_text(const Compilation *c)
     text_printf(&text, "--precision %s", c->precision ? c->precision : "fp32");
     for (int i = 0; i < c->n_defines; i++)
         text_printf(&text, " -D %s=%s", c->defines[i].name, c->defines[i].value);
+    for (int i = 0; i < c->n_include_dirs; i++)
+        text_printf(&text, " -I %s", c->include_dirs[i]);
     if (c->no_fuse)
         text_printf(&text, *c->no_fuse ? " --no-fuse=%s" : " --no-fuse", c->no_fuse);
+    return text.text;
+}
+
+/* The model's file, and those that it uses behind it. */
+static char *sources_text(const Compilation *c)
+{
+    Text text = { .arena = c->arena };
+    for (const Tree *tree = c->trees; tree; tree = tree->next) {
+        if (tree != c->trees)
+            text_printf(&text, "\n# used: %s\n", tree->file->name);
+        text_printf(&text, "%s", tree->file->text);
+    }
     return text.text;
 }
 
@@ -121,7 +137,7 @@ static Plan *plan_new(Compilation *c, const Graph *model)
     Plan *plan = arena_alloc(c->arena, sizeof *plan);
     plan->model = (char *)model->name;
     plan->path = (char *)c->path;
-    plan->text = (char *)(c->source ? c->source->text : "");
+    plan->text = sources_text(c);
     plan->options = options_text(c);
     PlanTarget *host = plan->targets = arena_alloc(c->arena, sizeof *host);
     plan->n_targets = 1;

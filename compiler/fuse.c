@@ -94,6 +94,16 @@ void group_visit_leaves(const Group *group, void (*visit)(void *, Node *), void 
             visit_expanded(group->reductions[r]->inputs[i], group->root, visit, context);
 }
 
+const char *group_part(const Group *group, const Node *node)
+{
+    for (int i = 0; i < group->n_reductions; i++)
+        if (group->reductions[i] == node)
+            return "reduced on the way, stored";
+    if (node == group->anchor)
+        return node == group->root ? "anchor, stored" : "anchor";
+    return node == group->root ? "epilogue, stored" : "epilogue";
+}
+
 /* ---- would a new member close a circle? ------------------------------------------------------ */
 
 typedef struct {

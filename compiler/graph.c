@@ -391,16 +391,68 @@ static const char *role_name(PlanRole role)
     return "?";
 }
 
+/* "activations+4096" */
+static void print_place(Slab slab, int64_t offset, FILE *out)
+{
+    static const char *const slabs[] = {"parameters", "gradients", "moments", "fixed",
+                                        "activations"};
+    fprintf(out, " %s+%lld", slabs[slab], (long long)offset);
+}
+
+/* What fuse, order and place decided: "; group 12 epilogue, stored blocked activations+4096" */
+static void print_fusion(const Graph *graph, const Node *node, FILE *out)
+{
+    bool placed = graph->fixed_bytes > 0;
+    if (node->group)
+        fprintf(out, "  ; group %d %s", node->group->id, group_part(node->group, node));
+    else if (!node->stored && node->op != OP_CONSTANT)
+        fprintf(out, "  ; inlined");
+    else if (placed && node->stored)
+        fprintf(out, "  ; at");
+    if (!placed || !node->stored)
+        return;
+    if (node->blocked)
+        fprintf(out, " blocked");
+    print_place(node->slab, node->offset, out);
+}
+
+/* Memory that groups need besides tensors. */
+static void print_temporaries(const Graph *graph, FILE *out)
+{
+    static const char *const names[] = {"packed weights", "workspace", "samples"};
+    for (int i = 0; i < graph->n_groups; i++) {
+        const Group *group = graph->groups[i];
+        for (int t = 0; t < MAX_TEMPORARIES; t++) {
+            const Temporary *temporary = &group->temporaries[t];
+            if (!temporary->bytes)
+                continue;
+            fprintf(out, "group %d %s: %lld bytes at", group->id,
+                    t < TEMPORARY_PARTIALS ? names[t] : "partial sums",
+                    (long long)temporary->bytes);
+            print_place(temporary->batched ? SLAB_ACTIVATIONS : SLAB_FIXED, temporary->offset, out);
+            fprintf(out, "\n");
+        }
+    }
+    if (graph->fixed_bytes)
+        fprintf(out, "fixed %lld bytes, activations %lld bytes a sample\n",
+                (long long)graph->fixed_bytes, (long long)graph->activation_bytes);
+}
+
 void graph_print(const Graph *graph, FILE *out)
 {
-    for (int i = 0; i < graph->n_nodes; i++)
-        fprintf(out, "%s\n", node_text(graph, graph->nodes[i]));
+    for (int i = 0; i < graph->n_nodes; i++) {
+        fprintf(out, "%s", node_text(graph, graph->nodes[i]));
+        if (graph->groups)
+            print_fusion(graph, graph->nodes[i], out);
+        fprintf(out, "\n");
+    }
     for (int i = 0; i < graph->n_results; i++) {
         Text text = {.arena = graph->arena};
         print_reference(&text, graph->results[i].node);
         fprintf(out, "%s %s = %s\n", role_name(graph->results[i].role), graph->results[i].name,
                 text.text);
     }
+    print_temporaries(graph, out);
 }
 
 /* Graphviz: a box a node, grey for sources, an ellipse a result. */

@@ -1,7 +1,7 @@
 /* What lower() must know about the host templates that are not of the convolutions' family: how a
  * sample is divided into parts, and the scratch memory of a thread. `sizes` are the template's own
- * sizes in their standard order: C H W of the first operand, K P Q of the result, parts, rows of the
- * result a part, then the operator's attributes. Both depend on sizes alone: never on the machine.
+ * sizes in their standard order: C H W of the first operand, K P Q of the result, parts, rows of a
+ * part, then the operator's attributes. Both depend on sizes alone: never on the machine.
  */
 #ifndef LOWER_SMALL_H
 #define LOWER_SMALL_H

@@ -27,7 +27,7 @@
 typedef struct Arena Arena;
 Arena *arena_open(void);
 void arena_close(Arena *);
-void *arena_alloc(Arena *, size_t bytes);              /* zero-filled, 16-byte aligned; never NULL */
+void *arena_alloc(Arena *, size_t bytes);     /* zero-filled, 16-byte aligned; never NULL */
 void *arena_grow(Arena *, void *old, size_t old_bytes, size_t new_bytes); /* keeps the contents */
 const char *arena_printf(Arena *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *intern(Arena *, const char *text, size_t length);
@@ -67,7 +67,7 @@ struct Compilation {
     const char **include_dirs; int n_include_dirs;
     const char *precision;        /* "fp32" */
     const char *targets;          /* "host" */
-    const char *no_fuse;          /* NULL: fuse all; "": fuse nothing; else a comma list of fusions */
+    const char *no_fuse;          /* NULL: fuse all; "": nothing; else not those of a comma list */
     bool input_gradients;         /* train also gives the gradient of every f32 input (tests) */
     bool json;                    /* --diagnostics=json */
     int errors;                   /* user errors so far */
@@ -79,7 +79,7 @@ struct Compilation {
     const char *dump_dir;         /* or NULL */
     bool explain;                 /* print_explain for every program */
     bool verbose;
-    const char *saved;            /* set by compile(): a line a program, what planning memory saved */
+    const char *saved;            /* set by compile(): a line a program, what planning saved */
 };
 
 /* A user error with its source line and caret. note_at adds to the last error. After 20 errors the
@@ -212,7 +212,8 @@ Node *graph_add(Graph *, Op, Loc, int n_inputs, Node *const *inputs);
 void graph_result(Graph *, PlanRole, const char *name, Node *);
 Graph *graph_copy(const Graph *, Program);      /* node->like points to the original */
 void graph_replace(Graph *, Node *old, Node *new); /* in all inputs and results */
-void graph_sort(Graph *);                       /* topological order, stable, dead nodes removed, renumbered */
+/* Topological order, stable; dead nodes are removed, the others renumbered. */
+void graph_sort(Graph *);
 void graph_count_uses(Graph *);                 /* node->uses: readers plus results */
 void graph_print(const Graph *, FILE *);        /* the text form: a node a line */
 void graph_dot(const Graph *, FILE *);
@@ -231,12 +232,13 @@ struct Tree *parse(Compilation *, const char *path, Loc used_at);
 Graph *build(Compilation *, struct Tree *);
 /* Needs: the graph as built. Gives every node its shape and type once more, and checks them. */
 void infer(Graph *);
-/* For build, before a call becomes a node: `call` is a node outside any graph with op, attributes and
- * the tensors that the model wrote. Checks them (user errors, then false), gives call->shape and
+/* For build, before a call becomes a node: `call` is a node outside any graph with op, attributes
+ * and the tensors that the model wrote. Checks them (user errors, then false), gives call->shape and
  * type, and the shape of the weight if the operator has one. arguments: where the tensors stand. */
 bool infer_call(Compilation *, Node *call, const Loc *arguments, Shape *weight);
 /* Shape and type of one node from its operands' (for passes that add nodes; calls bug() if it
- * cannot be). Gradient operators whose result's shape is not implied are given node->shape first. */
+ * cannot be). Gradient operators whose result's shape is not implied are given node->shape
+ * first. */
 void infer_node(Graph *, Node *);
 
 /* ---- specialise.c differentiate.c simplify.c ------------------------------------------------- */
@@ -258,7 +260,11 @@ typedef struct {
     bool batched;          /* in SLAB_ACTIVATIONS, else SLAB_FIXED */
     int64_t offset;        /* set by place */
 } Temporary;
-enum { TEMPORARY_PACKED, TEMPORARY_WORKSPACE, TEMPORARY_SAMPLES, TEMPORARY_PARTIALS, MAX_TEMPORARIES = 12 };
+enum {
+    TEMPORARY_PACKED, TEMPORARY_WORKSPACE, TEMPORARY_SAMPLES,
+    TEMPORARY_PARTIALS,    /* from here one a reduction */
+    MAX_TEMPORARIES = 12
+};
 
 /* One kernel call (and what belongs to it): an anchor, the pointwise nodes its operands are read
  * through (inlined), the pointwise nodes that follow it (epilogue), and reductions of its root. */
@@ -266,12 +272,12 @@ struct Group {
     int id;
     Node *anchor;          /* the node with the loops; a pointwise node for an elementwise group */
     Node *root;            /* the node whose value is stored; anchor, or the end of its epilogue */
-    Node **reductions; int n_reductions; /* REDUCE nodes over batch and pixels of root, done with it */
+    Node **reductions; int n_reductions; /* sums over the batch of root, done with it */
     bool once;             /* depends on parameters only: runs when they changed */
     int branches;          /* of its text, at most: see fuse */
     int last;              /* id of its last member */
     const char *reason;    /* why nothing more was fused, for --explain; may be NULL */
-    Temporary temporaries[MAX_TEMPORARIES]; /* the last ones from TEMPORARY_PARTIALS: one a reduction */
+    Temporary temporaries[MAX_TEMPORARIES];
 };
 enum { MAX_REDUCTIONS = MAX_TEMPORARIES - TEMPORARY_PARTIALS };
 
@@ -282,6 +288,7 @@ bool node_pointwise(const Node *);
 bool node_reduces_batch(const Node *);
 /* Calls visit for every stored node the group reads, once or more. */
 void group_visit_leaves(const Group *, void (*visit)(void *context, Node *leaf), void *context);
+const char *group_part(const Group *, const Node *member); /* what it is there, in words */
 void fuse(Graph *);
 void order(Graph *);
 void place(Graph *);
@@ -308,7 +315,8 @@ typedef struct {
     int64_t parts;         /* a sample, of partial sums */
 } Emission;
 void emit_read(Emission *, const char *operand, Node *node);  /* read_<operand> */
-void emit_write(Emission *, const PlanBuffer *partials); /* write_y and finish_y; one buffer a reduction */
+/* write_y and finish_y; a buffer of partial sums for each reduction. */
+void emit_write(Emission *, const PlanBuffer *partials);
 PlanBuffer node_buffer(const Node *);
 /* Writes atomically (temporary file, fsync, rename). False after error_system. */
 bool write_plan(Compilation *, const Plan *, const char *path);

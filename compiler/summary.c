@@ -171,17 +171,6 @@ static const char *label(Arena *arena, const Node *node)
                         node->name ? " " : "", node->name ? node->name : "");
 }
 
-/* What a node of a group is there. */
-static const char *part_in_group(const Group *group, const Node *node)
-{
-    for (int i = 0; i < group->n_reductions; i++)
-        if (group->reductions[i] == node)
-            return "reduced on the way";
-    if (node == group->anchor)
-        return node == group->root ? "anchor, stored" : "anchor";
-    return node == group->root ? "epilogue, stored" : "epilogue";
-}
-
 /* The groups that compute an inlined node for themselves. */
 static const char *readers(const Graph *graph, const Node *node)
 {
@@ -216,7 +205,7 @@ void print_explain(const Graph *program, FILE *out)
         for (int i = 0; i < program->n_nodes; i++)
             if (program->nodes[i]->group == group)
                 fprintf(out, "    %-48s %s\n", label(program->arena, program->nodes[i]),
-                        part_in_group(group, program->nodes[i]));
+                        group_part(group, program->nodes[i]));
         if (group->reason)
             fprintf(out, "    no more in it: %s\n", group->reason);
     }

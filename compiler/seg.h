@@ -296,7 +296,7 @@ int64_t node_bytes(const Node *);     /* as stored; of one sample where batched 
 /* Offsets of parameters and buffers, from the model's graph before it is specialised. */
 void place_parameters(Graph *model, Plan *);
 
-/* ---- lower.c emit.c write.c ------------------------------------------------------------------ */
+/* ---- lower.c emit.c emit_value.c write.c ----------------------------------------------------- */
 
 /* Fills group->temporaries: called by place. */
 void lower_temporaries(Graph *, Group *);

@@ -14,6 +14,7 @@ enum {
     TASK_FLOPS = 8 << 20,          /* a smaller task is not worth its overhead: some 40 us */
     TASK_BYTES = 512 << 10,
     TAP_BYTES = 24,                /* of a ConvTap */
+    SPLIT_BLOCKS = 512,            /* result blocks of a task: their sums lie on its stack */
     GRAD_SLOT_BYTES = 640 << 10,   /* larger weights are not copied for each slot */
     GRAD_TASKS = 32,
     GRAD_LEAST_SLOTS = 16,
@@ -201,7 +202,8 @@ void lower_conv(const ConvShape *s, ConvLowering *out)
     out->rows = rows;
     out->parts = divide_up(s->P, rows);
     const int64_t split =
-        divide_up(tiles, least(tiles, divide_up(divide_up(wanted, 2), out->parts)));
+        least(SPLIT_BLOCKS / tile,
+              divide_up(tiles, least(tiles, divide_up(divide_up(wanted, 2), out->parts))));
     const int64_t splits = divide_up(tiles, split);
 
     const int64_t plane = plane_floats(patch_rows(&w, band) * columns);

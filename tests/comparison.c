@@ -317,8 +317,8 @@ static bool compare_tensor(const Case *test, const char *program, const Result *
     double measure = norm > 0 ? fmax(sqrt(square) / norm, largest / largest_want / 10) : HUGE_VAL;
     char where[sizeof outcome->where];
     snprintf(where, sizeof where, "%s%s: %s %s, element %lld of %lld: got %.9g, want %.9g", program,
-             !test->no_fuse ? "" : *test->no_fuse ? test->no_fuse : " (no fusion)", role_name(result->role), result->name,
-             (long long)at, (long long)count, (double)got[at], want[at]);
+             !test->no_fuse ? "" : *test->no_fuse ? test->no_fuse : " (no fusion)",
+             role_name(result->role), result->name, (long long)at, (long long)count, (double)got[at], want[at]);
     if (measure > outcome->worst) {
         outcome->worst = measure;
         memcpy(outcome->where, where, sizeof where);
@@ -423,8 +423,8 @@ static bool run_program(Running *running, Program program, const Graph *graph,
 
 /* The fused and the unfused plan of a case, and one for each single fusion that is off. */
 enum { N_VARIANTS = 6 };
-static const char *const variant_fusions[N_VARIANTS] = {NULL, "", "epilogue", "prologue", "statistics",
-                                                        "concat"};
+static const char *const variant_fusions[N_VARIANTS] = {NULL,       "",           "epilogue",
+                                                        "prologue", "statistics", "concat"};
 typedef struct { const char *no_fuse; Plan *plan; Executor *executor; } Variant;
 
 static int variant_count(const Case *test)

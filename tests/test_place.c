@@ -1,5 +1,5 @@
-/* The memory planner by itself: random lifetimes laid out and checked byte by byte; and the proof at
- * the end of place() on real programs whose tensors are moved at random: whenever a run of the
+/* The memory planner by itself: random lifetimes laid out and checked byte by byte; and the proof
+ * at the end of place() on real programs whose tensors are moved at random: whenever a run of the
  * groups, byte by byte, would read what is no longer there, the proof must reject the places.
  * Includes place.c, whose parts are static.
  */
@@ -116,7 +116,7 @@ static void test_random_lifetimes(Graph *graph)
     check(worst < 1.5, "layouts are near the least possible");
 }
 
-/* ---- the proof -------------------------------------------------------------------------------- */
+/* ---- the proof ------------------------------------------------------------------------------- */
 
 /* Who wrote each block of PLAN_ALIGN bytes last. */
 typedef struct {

@@ -435,6 +435,8 @@ static void mark_once(Graph *graph)
 /* What keeps the only reader of a group's result out of the group. */
 static const char *reason_of_reader(const Fusion *f, const Group *group, const Node *reader)
 {
+    if (!group->root->shape.batched)
+        return "its result is known when the whole batch is done";
     if (node_reduces_batch(reader))
         return fusion_on(f, "statistics") ? "its reduction reads what comes later"
                                           : "statistics are switched off";
@@ -443,7 +445,7 @@ static const char *reason_of_reader(const Fusion *f, const Group *group, const N
     if (!fusion_on(f, "epilogue"))
         return "epilogues are switched off";
     if (!group_has_epilogue(group))
-        return "a sum over the batch ends its kernel";
+        return "its kernel takes no epilogue";
     if (group->n_reductions)
         return "its statistics must be known first";
     if (!shape_equal(reader->shape, group->root->shape))

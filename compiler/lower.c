@@ -163,9 +163,10 @@ static void describe_small(const Node *anchor, Call *call)
     call->parts = 1;
 }
 
-static void describe_conv(const Node *anchor, Call *call)
+static void describe_conv(const Graph *graph, const Node *anchor, Call *call)
 {
     ConvShape shape = conv_shape(anchor);
+    shape.direct_only = !graph->compilation->winograd;
     if (anchor->op == OP_CONV_GRAD_WEIGHT)
         lower_conv_grad_weight(&shape, &call->conv);
     else
@@ -178,12 +179,13 @@ static void describe_conv(const Node *anchor, Call *call)
     call->writes = anchor->op != OP_CONV_GRAD_WEIGHT;
 }
 
-static void describe(Arena *arena, const Group *group, Call *call)
+static void describe(const Graph *graph, const Group *group, Call *call)
 {
+    Arena *arena = graph->arena;
     Node *anchor = group->anchor;
     *call = (Call){ .defines = "", .writes = true };
     if (is_conv(anchor)) {
-        describe_conv(anchor, call);
+        describe_conv(graph, anchor, call);
         return;
     }
     bool small = op_facts[anchor->op].kind == KIND_SMALL;
@@ -224,7 +226,7 @@ static int group_reductions(const Group *group, Node *const **list)
 void lower_temporaries(Graph *graph, Group *group)
 {
     Call call;
-    describe(graph->arena, group, &call);
+    describe(graph, group, &call);
     Temporary *t = group->temporaries;
     memset(t, 0, sizeof group->temporaries);
     if (is_conv(group->anchor)) {
@@ -539,7 +541,7 @@ static void lower_group(Lowering *l, Group *group)
     Call call;
     Emission e;
     PlanBuffer partials[MAX_REDUCTIONS];
-    describe(arena, group, &call);
+    describe(l->graph, group, &call);
     if (is_conv(group->anchor)) {
         own_conv_buffers(group, &call);
         lower_pack(l, group, &call);

@@ -15,6 +15,11 @@ enum {
     TASK_BYTES = 512 << 10,
     TAP_BYTES = 24,                /* of a ConvTap */
     SPLIT_BLOCKS = 512,            /* result blocks of a task: their sums lie on its stack */
+    WINOGRAD_CHANNELS = 4096,      /* most: all of a tile's lie in the scratch memory */
+    WINOGRAD_CACHE_BYTES = 800 << 10, /* transformed tiles and their products */
+    WINOGRAD_GROUP_PIXELS = 200,   /* cost of a group of tiles, in input pixels */
+    WINOGRAD_LEAST_TILES = 16,
+    WINOGRAD_MOST_TILES = 48,
     GRAD_SLOT_BYTES = 640 << 10,   /* larger weights are not copied for each slot */
     GRAD_TASKS = 32,
     GRAD_LEAST_SLOTS = 16,
@@ -178,9 +183,94 @@ static int64_t band_of(const ConvShape *s, const Window *w, int64_t tile)
     return band;
 }
 
+/* 4x4 results at a time, as rows and columns of a map of tiles: what the cache holds, with little
+ * overlap of their input. */
+static void tiles_of(int64_t tile_rows, int64_t tile_columns, int64_t tiles, int64_t *rows,
+                     int64_t *columns)
+{
+    int64_t best = INT64_MAX;
+    for (int64_t r = 1; r <= least(tile_rows, tiles); r++) {
+        const int64_t groups = divide_up(tile_columns, tiles / r);
+        const int64_t c = divide_up(tile_columns, groups);
+        const int64_t pixels = (4 * r + 2) * (4 * c + 2) + WINOGRAD_GROUP_PIXELS;
+        const int64_t cost = pixels * groups * divide_up(tile_rows, r);
+        if (cost < best) {
+            best = cost;
+            *rows = r;
+            *columns = c;
+        }
+    }
+}
+
+/* See kernels/host/conv_winograd.c. */
+void lower_conv_winograd(const ConvShape *s, ConvLowering *out)
+{
+    memset(out, 0, sizeof *out);
+    const Window w = window_of(s);
+    const int64_t x_blocks = divide_up(s->C, 16), blocks = divide_up(s->K, 16);
+    const int64_t strip = tile_of(s, 4), strips = divide_up(blocks, strip);
+    const int64_t wanted = wanted_tasks(s), tile_rows = divide_up(s->P, 4);
+    const int64_t tile_columns = divide_up(s->Q, 4);
+    const int64_t fitting = WINOGRAD_CACHE_BYTES / (36 * 64 * (x_blocks + strip));
+    const int64_t wanted_tiles = least(most(fitting, WINOGRAD_LEAST_TILES), WINOGRAD_MOST_TILES);
+    int64_t rows = 1, columns = 1;
+    tiles_of(tile_rows, tile_columns, wanted_tiles, &rows, &columns);
+    const int64_t bands = divide_up(tile_rows, rows);
+    out->rows = 4 * rows * divide_up(bands, least(bands, wanted));
+    out->parts = divide_up(s->P, out->rows);
+    const int64_t split =
+        least(SPLIT_BLOCKS / strip,
+              divide_up(strips, least(strips, divide_up(divide_up(wanted, 2), out->parts))));
+    const int64_t samples = most(1, least(SPLIT_BLOCKS / (split * strip),
+                                          wanted_tiles / (tile_rows * tile_columns)));
+
+    const int64_t tiles = samples * rows * columns, pixels = 4 * columns + 2;
+    const int64_t input_plane = plane_floats(x_blocks * tiles);
+    const int64_t result_plane = plane_floats(strip * tiles);
+    const int64_t point_weights = plane_floats(s->C * strip);
+    const int64_t lines_offset = (4 * rows + 2) * pixels * 64;
+    const int64_t input_offset = lines_offset + 6 * pixels * 64;
+    const int64_t result_offset = input_offset + 36 * input_plane * 4;
+    const int64_t band_offset = result_offset + 36 * result_plane * 4;
+    const int64_t taps_offset = band_offset + rows * columns * 16 * 64;
+    out->template = "conv_winograd.c";
+    out->scratch_bytes = round_up(taps_offset + x_blocks * TAP_BYTES, 64);
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, out->rows, w.origin, strip,
+                         point_weights, divide_up(strips, split), split, samples, rows,
+                         columns));
+    add_sizes(out, SIZES(input_plane, result_plane, lines_offset, input_offset, result_offset,
+                         band_offset, taps_offset));
+    out->packed_bytes = strips * 36 * point_weights * 4;
+    out->pack_template = "conv_winograd_pack.c";
+    add_pack_sizes(out, SIZES(s->C, s->K, s->transposed, strip, point_weights));
+}
+
+/* Whether Winograd's filtering is faster: the estimated nanoseconds of both ways for two samples on
+ * one core with AVX-512, from measurements; a step of training packs the weights again. Its
+ * products are a quarter of the direct way's, but each tile is transformed there and back, and its
+ * weights are four times as many and may not fit the caches. */
+static bool winograd_pays(const ConvShape *s)
+{
+    if (s->kernel != 3 || s->stride != 1 || s->dilation != 1 || s->groups != 1 || s->direct_only
+        || s->C > WINOGRAD_CHANNELS)
+        return false;
+    const double C = (double)s->C, K = (double)round_up(s->K, 16), samples = 2;
+    const double pixels = samples * (double)(s->P * s->Q);
+    const double tiles = samples * (double)(divide_up(s->P, 4) * divide_up(s->Q, 4));
+    const double weight = 36 * 4 * C * K > 16 << 20 ? 0.45 : 0.2;
+    const double direct = 9 * C * K * (0.01 * pixels + weight);
+    const double winograd = 36 * C * K * (0.009 * tiles + weight)
+                            + 6 * ((double)round_up(s->C, 16) + K) * tiles;
+    return winograd < 0.85 * direct;
+}
+
 void lower_conv(const ConvShape *s, ConvLowering *out)
 {
     memset(out, 0, sizeof *out);
+    if (winograd_pays(s)) {
+        lower_conv_winograd(s, out);
+        return;
+    }
     if (s->groups > 1 && s->groups == s->C && s->groups == s->K) {
         lower_depthwise(s, out);
         return;

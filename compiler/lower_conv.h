@@ -18,6 +18,7 @@ typedef struct {
     int64_t C, H, W, K, P, Q;
     int64_t kernel, stride, padding, dilation, groups;
     bool transposed;
+    bool direct_only;                /* never by Winograd's filtering */
 } ConvShape;
 
 enum { CONV_SIZES = 32 };
@@ -37,8 +38,10 @@ typedef struct {
     int64_t workspace_sample_bytes;  /* times N */
 } ConvLowering;
 
-/* Forward and input gradient. */
+/* Forward and input gradient, in the way that should be the faster one. */
 void lower_conv(const ConvShape *, ConvLowering *);
+/* The same always by Winograd's filtering. Kernel 3, stride 1, dilation 1, one group. */
+void lower_conv_winograd(const ConvShape *, ConvLowering *);
 void lower_conv_grad_weight(const ConvShape *, ConvLowering *);
 
 #endif

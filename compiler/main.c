@@ -20,7 +20,7 @@ enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT };
 enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
-    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION,
+    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION, OPTION_WINOGRAD,
 };
 
 typedef struct {
@@ -37,6 +37,7 @@ static const Option options[] = {
     {OPTION_TARGET, "target", "LIST", "targets to write kernels for: host (default)"},
     {OPTION_PRECISION, "precision", "NAME", "of the arithmetic: fp32 (default)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
+    {OPTION_WINOGRAD, "winograd", NULL, "3x3 convolutions by Winograd where that is faster (errors to 1e-5)"},
     {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
     {OPTION_SUMMARY, "summary", "[=BATCH]", "print layers, parameters, multiply-adds, memory"},
     {OPTION_EXPLAIN, "explain", NULL, "print which group every operator went into, or why not"},
@@ -176,6 +177,7 @@ static int set_option(Command *command, int value, char *text)
             return usage("--precision: expected fp32, got '%s'", text);
         break;
     case OPTION_NO_FUSE: return set_no_fuse(c, text);
+    case OPTION_WINOGRAD: c->winograd = true; break;
     case OPTION_STOP_AFTER:
         if (!is_one_of(text, passes))
             return usage("--stop-after: no pass is called '%s'; there are %s", text, passes);
@@ -321,7 +323,8 @@ static int run_command(Command *command)
         Compilation again = {.arena = c->arena, .path = c->path, .defines = c->defines,
                              .n_defines = c->n_defines, .include_dirs = c->include_dirs,
                              .n_include_dirs = c->n_include_dirs, .precision = c->precision,
-                             .targets = c->targets, .no_fuse = c->no_fuse, .json = c->json,
+                             .targets = c->targets, .no_fuse = c->no_fuse, .winograd = c->winograd,
+                             .json = c->json,
                              .messages = c->messages, .stop_after = c->stop_after,
                              .dump_dir = c->dump_dir, .verbose = c->verbose, .explain = c->explain};
         *c = again;

@@ -68,6 +68,7 @@ struct Compilation {
     const char *precision;        /* "fp32" */
     const char *targets;          /* "host" */
     const char *no_fuse;          /* NULL: fuse all; "": nothing; else not those of a comma list */
+    bool winograd;                /* --winograd: 3x3 convolutions by Winograd where it pays */
     bool input_gradients;         /* train also gives the gradient of every f32 input (tests) */
     bool json;                    /* --diagnostics=json */
     int errors;                   /* user errors so far */

@@ -3,7 +3,8 @@
  * in double over random shapes; and the same bits for 1, 2 and 3 threads.
  *
  *   test_conv_kernels                 the tests
- *   test_conv_kernels --bench [T]     GFLOP/s with T threads beside a probe of the machine's peak
+ *   test_conv_kernels --bench [T [LAYER]]  GFLOP/s with T threads beside a probe of the machine's
+ *                                     peak; LAYER is a part of 64-64@256:2 (C-K@H:N), or all of it
  *
  * Runs in the repository's root. SEG_CC is the compiler; SEG_TEST_CFLAGS are added to its flags
  * (for sanitizers, the test itself must be built with them too).
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -140,7 +142,8 @@ static void build_kernel(const char *template, bool fused)
 {
     char name[64];
     snprintf(name, sizeof name, "%s_%s", template, fused ? "fused" : "plain");
-    const bool gradient = strstr(template, "grad") != NULL, rows = strstr(template, "pack") == NULL;
+    const bool gradient = strstr(template, "_grad_") != NULL;
+    const bool rows = strstr(template, "pack") == NULL;
     FILE *out = open_source(name);
     if (rows)
         fprintf(out, READ, "x", 0, 1, 2, gradient ? 2 : 1, fused);
@@ -171,12 +174,13 @@ static void build_all(void)
     fclose(out);
     build("peak", "");
     static const char *const templates[] = {"conv", "conv_depthwise", "conv_grad_weight",
-                                            "conv_depthwise_grad_weight"};
-    for (int i = 0; i < 4; i++) {
+                                            "conv_depthwise_grad_weight", "conv_winograd"};
+    for (int i = 0; i < 5; i++) {
         build_kernel(templates[i], false);
         build_kernel(templates[i], true);
     }
     build_kernel("conv_pack", false);
+    build_kernel("conv_winograd_pack", false);
     build_kernel("conv_depthwise_pack", false);
     char command[1024];
     const char *cc = getenv("SEG_CC"), *more = getenv("SEG_TEST_CFLAGS");
@@ -206,7 +210,8 @@ static KernelFunction *kernel(const char *template, bool fused)
 
 /* ---- shapes and tensors ---------------------------------------------------------------- */
 
-typedef enum { FORWARD, WEIGHT } Pass;
+typedef enum { FORWARD, WINOGRAD, WEIGHT } Pass;
+static const char *const pass_names[] = {"forward", "winograd", "weight"};
 
 typedef struct {
     ConvShape shape;
@@ -228,11 +233,16 @@ static float random_value(void)
     return (float)random_below(2001) * 1e-3f - 1;
 }
 
+/* On huge pages where it is much, as the executor's memory is. */
 static float *allocate(int64_t floats)
 {
-    float *memory = aligned_alloc(64, (size_t)((floats * 4 + 63) / 64 * 64 + (floats == 0) * 64));
+    const int64_t huge = 2 << 20, unit = floats * 4 >= huge ? huge : 64;
+    const int64_t bytes = (floats * 4 + unit - 1) / unit * unit + (floats == 0) * unit;
+    float *memory = aligned_alloc((size_t)unit, (size_t)bytes);
     if (!memory)
         stop("no memory for %lld floats", (long long)floats);
+    if (unit == huge)
+        madvise(memory, (size_t)bytes, MADV_HUGEPAGE);
     return memory;
 }
 
@@ -333,7 +343,7 @@ static void report(const Case *t, bool good, const char *format, ...)
     va_list list;
     va_start(list, format);
     printf("FAILED %s%s%s N=%lld C=%lld H=%lld W=%lld K=%lld P=%lld Q=%lld kernel=%lld stride=%lld "
-           "padding=%lld dilation=%lld groups=%lld: ", t->pass == WEIGHT ? "weight" : "forward",
+           "padding=%lld dilation=%lld groups=%lld: ", pass_names[t->pass],
            s->transposed ? " transposed" : "", t->fused ? " fused" : "", (long long)t->N,
            (long long)s->C, (long long)s->H, (long long)s->W, (long long)s->K, (long long)s->P,
            (long long)s->Q, (long long)s->kernel, (long long)s->stride, (long long)s->padding,
@@ -387,7 +397,7 @@ static void run_forward(const Case *t)
     const int64_t pixels = s->P * s->Q, count = t->N * s->K * pixels,
                   stored = t->N * padded(s->K) * pixels;
     ConvLowering l;
-    lower_conv(s, &l);
+    (t->pass == WINOGRAD ? lower_conv_winograd : lower_conv)(s, &l);
     float *x = random_tensor(t->N, s->C, s->H * s->W), *weights = allocate(weight_count(s));
     float *packed = allocate(l.packed_bytes / 4), *y = allocate(stored), *again = allocate(stored);
     float *bias = random_tensor(1, s->K, 1);
@@ -408,7 +418,9 @@ static void run_forward(const Case *t)
         if (threads > 1)
             report(t, memcmp(y, again, (size_t)stored * 4) == 0, "%d threads differ", threads);
     }
-    double worst = 0;
+    double worst = 0, largest = 1;
+    for (int64_t i = 0; i < count; i++)
+        largest = fmax(largest, fabs(r.result[i]));
     for (int64_t i = 0; i < t->N * padded(s->K) * pixels; i++) {
         const int64_t n = i / (padded(s->K) * pixels), pixel = i % pixels,
                       k = i / pixels % padded(s->K);
@@ -416,11 +428,11 @@ static void run_forward(const Case *t)
         double want = k < s->K ? r.result[place] : 0;
         if (t->fused && k < s->K)
             want = fmax(0, want + bias[k]);
-        const double error = fabs(at(y, n, padded(s->K), k, pixels, pixel) - want)
-                             / (k < s->K ? r.size[place] + 1 : 1);
+        const double size = t->pass == WINOGRAD ? largest : k < s->K ? r.size[place] + 1 : 1;
+        const double error = fabs(at(y, n, padded(s->K), k, pixels, pixel) - want) / size;
         worst = error <= worst ? worst : error;
     }
-    report(t, worst < 2e-6, "error %g", worst);
+    report(t, worst < (t->pass == WINOGRAD ? 1e-5 : 2e-6), "error %g", worst);
     if (t->fused)
         check_sums(t, &l, y, partials);
     free(x), free(weights), free(packed), free(y), free(again), free(bias), free(partials);
@@ -470,10 +482,14 @@ static bool random_case(Case *t)
                      .dilation = sooner(1, 2), .groups = 1};
     t->N = sooner(2, 3);
     t->fused = random_below(2);
-    t->pass = random_below(3) == 0 ? WEIGHT : FORWARD;
+    static const Pass passes[] = {FORWARD, FORWARD, WINOGRAD, WEIGHT};
+    t->pass = passes[random_below(4)];
+    s->direct_only = t->pass == FORWARD;
+    if (t->pass == WINOGRAD)
+        s->kernel = 3, s->stride = s->dilation = 1;
     const int64_t span = (s->kernel - 1) * s->dilation;
     int64_t H = sooner(20, 40), W = sooner(20, 40), C = sooner(40, 70), K = sooner(40, 70);
-    const int64_t kind = random_below(6);
+    const int64_t kind = t->pass == WINOGRAD ? 2 : random_below(6);
     if (kind < 2) {                                  /* groups, depthwise */
         s->groups = kind == 0 ? sooner(4, 35) : C;
         C = kind == 0 ? s->groups * sooner(4, 1 + 70 / s->groups) : C;
@@ -484,7 +500,7 @@ static bool random_case(Case *t)
     s->C = C, s->H = H, s->W = W, s->K = K;
     s->P = (H + 2 * s->padding - span - 1) / s->stride + 1;
     s->Q = (W + 2 * s->padding - span - 1) / s->stride + 1;
-    if (t->pass == FORWARD && random_below(2)) {     /* the gradient for an input of H x W */
+    if (t->pass != WEIGHT && random_below(2)) {     /* the gradient for an input of H x W */
         s->transposed = true;
         s->C = K, s->K = C;
         s->H = s->P, s->W = s->Q, s->P = H, s->Q = W;
@@ -507,21 +523,23 @@ static void run_case(const Case *t)
  * the output channels, large weights, maps of one pixel. */
 static void run_chosen(void)
 {
-    static const ConvShape shapes[] = {{1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false},
-                                       {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false},
-                                       {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false},
-                                       {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true},
-                                       {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false},
-                                       {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false},
-                                       {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true},
-                                       {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true},
-                                       {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false},
-                                       {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false},
-                                       {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false},
-                                       {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false}};
+    static const ConvShape shapes[] = {{1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false, true},
+                                       {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false, true},
+                                       {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false, true},
+                                       {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true, true},
+                                       {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false, true},
+                                       {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false, true},
+                                       {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true, true},
+                                       {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true, true},
+                                       {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false, true},
+                                       {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false, true},
+                                       {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false, true},
+                                       {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         for (int fused = 0; fused < 2; fused++) {
             run_case(&(Case){shapes[i], FORWARD, 2, fused});
+            if (shapes[i].kernel == 3 && shapes[i].groups == 1)
+                run_case(&(Case){shapes[i], WINOGRAD, 2, fused});
             if (!shapes[i].transposed)
                 run_case(&(Case){shapes[i], WEIGHT, 2, fused});
         }
@@ -576,7 +594,7 @@ static void time_job(const char *name, const ConvShape *s, int64_t N, const Job 
         best_pack = fmin(best_pack, packed - start);
     }
     const double peak = fmax(before, peak_gflops(threads));
-    printf("%4lld ->%4lld @%3lld N=%lld %-7s %8.3f ms %7.1f GFLOP/s %5.1f %% of peak %5.0f",
+    printf("%4lld ->%4lld @%3lld N=%lld %-9s %8.3f ms %7.1f GFLOP/s %5.1f %% of peak %5.0f",
            (long long)s->C, (long long)s->K, (long long)s->P, (long long)N, name, best * 1e3,
            flops / best * 1e-9, 100 * flops / best * 1e-9 / peak, peak);
     if (job->pack)
@@ -588,7 +606,8 @@ static void time_job(const char *name, const ConvShape *s, int64_t N, const Job 
 static void bench_pass(const char *name, const ConvShape *s, int64_t N, Pass pass, int threads)
 {
     ConvLowering l;
-    (pass == WEIGHT ? lower_conv_grad_weight : lower_conv)(s, &l);
+    (pass == WEIGHT ? lower_conv_grad_weight : pass == WINOGRAD ? lower_conv_winograd : lower_conv)(
+        s, &l);
     float *x = random_tensor(N, s->C, s->H * s->W), *y = random_tensor(N, s->K, s->P * s->Q);
     float *weights = allocate(weight_count(s)), *packed = allocate(l.packed_bytes / 4);
     float *workspace = allocate((l.workspace_bytes + N * l.workspace_sample_bytes) / 4);
@@ -606,24 +625,38 @@ static void bench_pass(const char *name, const ConvShape *s, int64_t N, Pass pas
     free(x), free(y), free(weights), free(packed), free(workspace), free(scratch);
 }
 
+static void bench_layer(int threads, int64_t C, int64_t K, int64_t H, int64_t k, int64_t N)
+{
+    const ConvShape forward = {C, H, H, K, H, H, k, 1, k / 2, 1, 1, false, true};
+    const ConvShape gradient = {K, H, H, C, H, H, k, 1, k / 2, 1, 1, true, true};
+    bench_pass("forward", &forward, N, FORWARD, threads);
+    if (k == 3)
+        bench_pass("winograd", &forward, N, WINOGRAD, threads);
+    bench_pass("input", &gradient, N, FORWARD, threads);
+    if (k == 3)
+        bench_pass("winograd", &gradient, N, WINOGRAD, threads);
+    bench_pass("weight", &forward, N, WEIGHT, threads);
+}
+
+/* Some layers of U-Nets, those whose names contain `only`; or one of kernel 3, C-K@H:N. */
 static void bench(int threads, const char *only)
 {
     static const int64_t layers[][4] = {{64, 64, 256, 3}, {128, 128, 128, 3}, {256, 256, 64, 3},
                                         {512, 512, 32, 3}, {1024, 1024, 16, 3}, {16, 16, 128, 3},
                                         {3, 16, 128, 3}, {32, 16, 128, 3}, {64, 1, 256, 1}};
+    long long one_C, one_K, one_H, one_N;
+    if (only && sscanf(only, "%lld-%lld@%lld:%lld", &one_C, &one_K, &one_H, &one_N) == 4) {
+        bench_layer(threads, one_C, one_K, one_H, 3, one_N);
+        return;
+    }
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
         for (int64_t N = 2; N <= 8; N += 6) {
             const int64_t C = layers[i][0], K = layers[i][1], H = layers[i][2], k = layers[i][3];
             char name[64];
             snprintf(name, sizeof name, "%lld-%lld@%lld:%lld", (long long)C, (long long)K,
                      (long long)H, (long long)N);
-            if (only && !strstr(name, only))
-                continue;
-            const ConvShape forward = {C, H, H, K, H, H, k, 1, k / 2, 1, 1, false};
-            const ConvShape gradient = {K, H, H, C, H, H, k, 1, k / 2, 1, 1, true};
-            bench_pass("forward", &forward, N, FORWARD, threads);
-            bench_pass("input", &gradient, N, FORWARD, threads);
-            bench_pass("weight", &forward, N, WEIGHT, threads);
+            if (!only || strstr(name, only))
+                bench_layer(threads, C, K, H, k, N);
         }
     }
 }
@@ -636,7 +669,7 @@ int main(int n_arguments, char **arguments)
         return 0;
     }
     run_chosen();
-    for (int cases = 0; cases < 400;) {
+    for (int cases = 0; cases < 500;) {
         Case t;
         if (random_case(&t)) {
             run_case(&t);

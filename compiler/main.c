@@ -37,7 +37,7 @@ static const Option options[] = {
     {OPTION_TARGET, "target", "LIST", "targets to write kernels for: host (default)"},
     {OPTION_PRECISION, "precision", "NAME", "of the arithmetic: fp32 (default)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
-    {OPTION_WINOGRAD, "winograd", NULL, "3x3 convolutions by Winograd where that is faster (errors to 1e-5)"},
+    {OPTION_WINOGRAD, "winograd", NULL, "3x3 convolutions by Winograd where faster; error 1e-5"},
     {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
     {OPTION_SUMMARY, "summary", "[=BATCH]", "print layers, parameters, multiply-adds, memory"},
     {OPTION_EXPLAIN, "explain", NULL, "print which group every operator went into, or why not"},

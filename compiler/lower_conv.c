@@ -18,7 +18,7 @@ enum {
     WINOGRAD_CHANNELS = 4096,      /* most: all of a tile's lie in the scratch memory */
     WINOGRAD_CACHE_BYTES = 800 << 10, /* transformed tiles and their products */
     WINOGRAD_GROUP_PIXELS = 200,   /* cost of a group of tiles, in input pixels */
-    WINOGRAD_LEAST_TILES = 16,
+    WINOGRAD_LEAST_TILES = 32,
     WINOGRAD_MOST_TILES = 48,
     GRAD_SLOT_BYTES = 640 << 10,   /* larger weights are not copied for each slot */
     GRAD_TASKS = 32,

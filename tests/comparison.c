@@ -121,7 +121,8 @@ static void open_compilation(Compilation *c, const Case *test, const char *path,
 {
     *c = (Compilation){
         .arena = arena_open(), .path = path, .precision = "fp32", .targets = "host",
-        .no_fuse = test->no_fuse, .input_gradients = !test->plain_inputs, .messages = messages,
+        .no_fuse = test->no_fuse, .winograd = test->winograd,
+        .input_gradients = !test->plain_inputs, .messages = messages,
     };
     c->defines = arena_alloc(c->arena, (size_t)(test->n_defines + 1) * sizeof *c->defines);
     for (int i = 0; i < test->n_defines; i++)

@@ -22,6 +22,7 @@ typedef struct {
     const Define *defines; int n_defines;
     const char *no_fuse;       /* as in Compilation; compare_case tries NULL and "" */
     bool each_fusion;          /* compare_case also tries each single fusion off */
+    bool winograd;             /* as in Compilation */
     bool plain_inputs;         /* no gradients of inputs */
     int batch;
     uint64_t seed;             /* of all values and of dropout */

@@ -26,15 +26,17 @@ typedef struct {
     int batch;
     double tolerance;
     double loss_tolerance;     /* of the recorded losses, relative; for other compilers and processors */
+    bool winograd;
 } Net;
 
 static const Net nets[] = {
-    {"unet", "models/unet.seg", {{"width", "4"}, {"size", "32"}}, 2, 1e-4, 2e-3},
-    {"unet-odd", "models/unet.seg", {{"width", "8"}, {"size", "50"}}, 3, 1e-4, 2e-3},
-    {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 1e-4, 5e-3},
+    {"unet", "models/unet.seg", {{"width", "4"}, {"size", "32"}}, 2, 1e-4, 2e-3, false},
+    {"unet-winograd", "models/unet.seg", {{"width", "16"}, {"size", "64"}}, 2, 1e-4, 2e-3, true},
+    {"unet-odd", "models/unet.seg", {{"width", "8"}, {"size", "50"}}, 3, 1e-4, 2e-3, false},
+    {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false},
     {"resnet34_unet-odd", "models/resnet34_unet.seg", {{"size", "42"}, {"pool_padding", "0"}}, 3,
-     1e-4, 5e-3},
-    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 1e-4, 5e-3},
+     1e-4, 5e-3, false},
+    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false},
 };
 enum { N_NETS = sizeof nets / sizeof *nets };
 
@@ -58,6 +60,7 @@ static Case net_case(const Net *net)
     while (n < MAX_DEFINES && net->defines[n].name)
         n++;
     return (Case){.path = net->path, .defines = net->defines, .n_defines = n, .plain_inputs = true,
+                  .winograd = net->winograd,
                   .batch = net->batch, .seed = 11, .tolerance = net->tolerance};
 }
 

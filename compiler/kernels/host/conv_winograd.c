@@ -32,7 +32,7 @@ enum {
 };
 
 /* Weights that are read again for every few tiles: they stay in the first-level cache. */
-enum { WEIGHT_FLOATS = 9 * 16 * 64, PREFETCH_TILES = 12 };
+enum { WEIGHT_FLOATS = 9 * 16 * 64 };
 
 /* The points +-S and +-L, their squares and cubes. */
 #define S 0.625f
@@ -112,25 +112,6 @@ static void list_taps(const KernelArguments *a, const Task *task, int64_t blocks
                                    .channels = min64(16, C - cb * 16)};
 }
 
-/* Asks for the weights that come after these, a part of them before each few tiles: in large layers
- * they come from memory, and would be waited for. */
-static void multiply_tiles(const Task *task, const ConvTile *t)
-{
-    const int64_t floats = t->n_taps * 16 * t->blocks * 16;
-    const int64_t steps = (task->tiles + PREFETCH_TILES - 1) / PREFETCH_TILES;
-    const float *next = t->weights + t->taps->weights + floats;
-    ConvTile part = *t;
-    for (int64_t i = 0; i < steps; i++) {
-        const int64_t first = i * task->tiles / steps, end = (i + 1) * task->tiles / steps;
-        for (int64_t k = i * floats / steps; k < (i + 1) * floats / steps; k += 16)
-            __builtin_prefetch(next + k, 0, 2);
-        part.x = t->x + first * 16;
-        part.y = t->y + first * 16;
-        part.pixels = end - first;
-        conv_tiles(&part);
-    }
-}
-
 /* result[point][block][tile][16] of a strip. */
 static void multiply_strip(const KernelArguments *a, const Task *task, int64_t strip,
                            int64_t blocks)
@@ -154,7 +135,7 @@ static void multiply_strip(const KernelArguments *a, const Task *task, int64_t s
             t.taps = task->taps + i * n_taps / steps;
             t.n_taps = (i + 1) * n_taps / steps - i * n_taps / steps;
             t.accumulate = i > 0;
-            multiply_tiles(task, &t);
+            conv_tiles(&t);
         }
     }
 }

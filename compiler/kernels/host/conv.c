@@ -47,11 +47,6 @@ typedef struct {
     ConvTap *taps;
 } Task;
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Packs the patch for the band; its first `kept` rows are there already, behind the last band's. */
 static void pack_patch(const KernelArguments *a, const Task *task, int64_t kept)
 {
@@ -81,12 +76,12 @@ static int64_t list_taps(const KernelArguments *a, const Task *task, int64_t til
 {
     const int64_t *s = a->sizes;
     const int64_t kernel = s[SIZE_KERNEL], K = s[SIZE_K] / s[SIZE_GROUPS];
-    const int64_t width = least(s[SIZE_TILE], (s[SIZE_K] + 15) / 16 - tile * s[SIZE_TILE]) * 16;
+    const int64_t width = min64(s[SIZE_TILE], (s[SIZE_K] + 15) / 16 - tile * s[SIZE_TILE]) * 16;
     const int64_t start = tile * s[SIZE_TILE] * 16 / K * (s[SIZE_C] / s[SIZE_GROUPS]) / 16;
-    const int64_t end = least(start + s[SIZE_RANGE], task->end_block);
+    const int64_t end = min64(start + s[SIZE_RANGE], task->end_block);
     int64_t n = 0;
     for (int64_t cb = start > task->first_block ? start : task->first_block; cb < end; cb++) {
-        const int64_t channels = least(16, s[SIZE_C] - cb * 16);
+        const int64_t channels = min64(16, s[SIZE_C] - cb * 16);
         for (int64_t r = 0; r < kernel; r++) {
             int64_t row, column;
             if (!tap_place(s, row_phase, r, &row))
@@ -120,7 +115,7 @@ static void multiply_phase(const KernelArguments *a, const Task *task, int64_t t
         .taps = task->taps,
         .rows = (task->rows - row_phase + phases - 1) / phases,
         .pixels = (s[SIZE_Q] - column_phase + phases - 1) / phases,
-        .blocks = least(s[SIZE_TILE], (s[SIZE_K] + 15) / 16 - tile * s[SIZE_TILE]),
+        .blocks = min64(s[SIZE_TILE], (s[SIZE_K] + 15) / 16 - tile * s[SIZE_TILE]),
         .x_row = s[SIZE_STEP] * s[SIZE_PATCH_COLUMNS] * 16,
         .x_pixel = s[SIZE_STEP] * 16,
         .y_row = phases * line,
@@ -143,7 +138,7 @@ static void write_band(const KernelArguments *a, const Task *task, int64_t tile,
 {
     const int64_t *s = a->sizes;
     const int64_t first = tile * s[SIZE_TILE];
-    const int64_t end = least(first + s[SIZE_TILE], (s[SIZE_K] + 15) / 16);
+    const int64_t end = min64(first + s[SIZE_TILE], (s[SIZE_K] + 15) / 16);
     for (int64_t cb = first; cb < end; cb++) {
         for (int64_t row = 0; row < task->rows; row++)
             write_y(a, task->n, cb, task->row + row, 0, s[SIZE_Q],
@@ -160,13 +155,13 @@ static void convolve_band(const KernelArguments *a, Task *task, int64_t first_ti
     const int64_t phases = s[SIZE_PHASES], blocks = (s[SIZE_C] + 15) / 16;
     for (int64_t block = 0; block < blocks; block += s[SIZE_CHUNK]) {
         task->first_block = block;
-        task->end_block = least(block + s[SIZE_CHUNK], blocks);
+        task->end_block = min64(block + s[SIZE_CHUNK], blocks);
         pack_patch(a, task, kept);
         for (int64_t tile = first_tile; tile < end_tile; tile++) {
             const int64_t place = s[SIZE_CHUNK] < blocks ? tile - first_tile : 0;
             float *band = task->band + place * s[SIZE_TILE] * s[SIZE_BAND_PLANE];
-            for (int64_t row_phase = 0; row_phase < least(phases, task->rows); row_phase++) {
-                for (int64_t phase = 0; phase < least(phases, s[SIZE_Q]); phase++)
+            for (int64_t row_phase = 0; row_phase < min64(phases, task->rows); row_phase++) {
+                for (int64_t phase = 0; phase < min64(phases, s[SIZE_Q]); phase++)
                     multiply_phase(a, task, tile, band, row_phase, phase);
             }
             if (task->end_block == blocks)
@@ -182,9 +177,9 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part, int
     const int64_t blocks = (s[SIZE_K] + 15) / 16, chunked = s[SIZE_CHUNK] * 16 < s[SIZE_C];
     const int64_t first_tile = split * s[SIZE_SPLIT];
     const int64_t end_tile =
-        least(first_tile + s[SIZE_SPLIT], (blocks + s[SIZE_TILE] - 1) / s[SIZE_TILE]);
+        min64(first_tile + s[SIZE_SPLIT], (blocks + s[SIZE_TILE] - 1) / s[SIZE_TILE]);
     const int64_t first_row = part * s[SIZE_ROWS];
-    const int64_t end_row = least(first_row + s[SIZE_ROWS], s[SIZE_P]);
+    const int64_t end_row = min64(first_row + s[SIZE_ROWS], s[SIZE_P]);
     const int64_t kept = s[SIZE_PATCH_ROWS] - s[SIZE_BAND] / s[SIZE_PHASES] * s[SIZE_STEP];
     char *scratch = a->scratch + omp_get_thread_num() * a->scratch_bytes;
     v16 accumulators[s[SIZE_SPLIT] * s[SIZE_TILE] * ACCUMULATORS + 1];
@@ -194,11 +189,11 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part, int
                  .band = (float *)(scratch + s[SIZE_BAND_OFFSET]),
                  .taps = (ConvTap *)(scratch + s[SIZE_TAPS_OFFSET])};
     for (task.row = first_row; task.row < end_row; task.row += s[SIZE_BAND]) {
-        task.rows = least(s[SIZE_BAND], end_row - task.row);
+        task.rows = min64(s[SIZE_BAND], end_row - task.row);
         convolve_band(a, &task, first_tile, end_tile,
                       task.row > first_row && !chunked && kept > 0 ? kept : 0, accumulators);
     }
-    const int64_t first = first_tile * s[SIZE_TILE], end = least(end_tile * s[SIZE_TILE], blocks);
+    const int64_t first = first_tile * s[SIZE_TILE], end = min64(end_tile * s[SIZE_TILE], blocks);
     for (int64_t cb = first; cb < end; cb++)
         finish_y(a, n, part, cb, accumulators + (cb - first) * ACCUMULATORS);
 }

@@ -30,11 +30,6 @@ enum {
     SIZE_TAPS_OFFSET,         /* bytes in scratch of the tap table */
 };
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Where each tap lies in the patch. */
 static int64_t *list_taps(const KernelArguments *a)
 {
@@ -70,7 +65,7 @@ static void add_tile(const KernelArguments *a, const int64_t *taps, int64_t tap,
     ConvGradTile g = {.dw = dw + tap * s[SIZE_DEPTH] * blocks * 16,
                       .taps = taps + tap,
                       .n_taps = n_taps,
-                      .channels = least(16, s[SIZE_C] - cb * 16),
+                      .channels = min64(16, s[SIZE_C] - cb * 16),
                       .depth = s[SIZE_DEPTH],
                       .blocks = blocks,
                       .x_row = s[SIZE_STRIDE] * s[SIZE_PATCH_COLUMNS] * 16,
@@ -78,9 +73,9 @@ static void add_tile(const KernelArguments *a, const int64_t *taps, int64_t tap,
                       .dy_row = s[SIZE_Q] * 16,
                       .dy_block = s[SIZE_DY_PLANE]};
     for (int64_t row = 0; row < rows; row += s[SIZE_CALL_ROWS]) {
-        g.rows = least(s[SIZE_CALL_ROWS], rows - row);
+        g.rows = min64(s[SIZE_CALL_ROWS], rows - row);
         for (int64_t q = 0; q < s[SIZE_Q]; q += s[SIZE_CALL_PIXELS]) {
-            g.pixels = least(s[SIZE_CALL_PIXELS], s[SIZE_Q] - q);
+            g.pixels = min64(s[SIZE_CALL_PIXELS], s[SIZE_Q] - q);
             g.x = x + row * g.x_row + q * g.x_pixel;
             g.dy = dy + row * g.dy_row + q * 16;
             conv_grad_tiles(&g);
@@ -97,7 +92,7 @@ static int64_t range_start(const int64_t *s, int64_t tile)
 
 static int64_t tile_blocks(const int64_t *s, int64_t tile)
 {
-    return least(s[SIZE_TILE], (s[SIZE_K] + 15) / 16 - tile * s[SIZE_TILE]);
+    return min64(s[SIZE_TILE], (s[SIZE_K] + 15) / 16 - tile * s[SIZE_TILE]);
 }
 
 static int64_t tile_floats(const int64_t *s)
@@ -132,14 +127,14 @@ static void write_tile(const KernelArguments *a, int64_t tile, int64_t cb, int64
     const int64_t *s = a->sizes;
     const int64_t K = s[SIZE_K] / s[SIZE_GROUPS], C = s[SIZE_C] / s[SIZE_GROUPS];
     const int64_t width = tile_blocks(s, tile) * 16, taps = s[SIZE_KERNEL] * s[SIZE_KERNEL];
-    const int64_t first = tile * s[SIZE_TILE] * 16, end = least(first + width, s[SIZE_K]);
+    const int64_t first = tile * s[SIZE_TILE] * 16, end = min64(first + width, s[SIZE_K]);
     if (n_taps == taps && s[SIZE_GROUPS] == 1 && end == first + width && cb * 16 + 16 <= C) {
         write_rows(a, tile, cb, dw);
         return;
     }
     for (int64_t k = first; k < end; k++) {
         const int64_t start = k / K * C;
-        const int64_t c_end = least(least(cb * 16 + 16, s[SIZE_C]), start + C);
+        const int64_t c_end = min64(min64(cb * 16 + 16, s[SIZE_C]), start + C);
         for (int64_t c = cb * 16 > start ? cb * 16 : start; c < c_end; c++) {
             float *to = (float *)a->buffers[0] + (k * C + c - start) * taps;
             const float *from = dw + (c - cb * 16) * width + (k - first);
@@ -156,7 +151,7 @@ static void add_band(const KernelArguments *a, const int64_t *taps, int64_t n, i
                      int64_t kept, float *copy)
 {
     const int64_t *s = a->sizes;
-    const int64_t rows = least(s[SIZE_BAND], s[SIZE_P] - row);
+    const int64_t rows = min64(s[SIZE_BAND], s[SIZE_P] - row);
     const int64_t n_taps = s[SIZE_KERNEL] * s[SIZE_KERNEL];
     const int64_t blocks = (s[SIZE_K] + 15) / 16, x_blocks = (s[SIZE_C] + 15) / 16;
     float *x = (float *)(a->scratch + omp_get_thread_num() * a->scratch_bytes);
@@ -183,7 +178,7 @@ static int64_t bands_of(const int64_t *s)
 
 static int64_t slots_of(const KernelArguments *a)
 {
-    return least(a->sizes[SIZE_SLOTS], bands_of(a->sizes) * a->batch);
+    return min64(a->sizes[SIZE_SLOTS], bands_of(a->sizes) * a->batch);
 }
 
 static void fill_slot(const KernelArguments *a, int64_t slot, float *copy, int64_t copy_floats)

@@ -17,8 +17,8 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC "SEGPLAN\n"
-#define PLAN_VERSION 1
-#define PLAN_BLOCK 16          /* channels in a block */
+#define PLAN_VERSION 2
+#define PLAN_BLOCK 16          /* channels in a block on the host */
 #define PLAN_ALIGN 64          /* bytes; every offset is a multiple */
 
 typedef enum {
@@ -75,8 +75,19 @@ typedef struct {
     char *body;        /* C behind the prelude */
 } PlanKernel;
 
+/* One way to launch a CUDA kernel: candidates of a step differ in their kernel's tiles, and give the
+ * same result from the same arguments. */
 typedef struct {
     int kernel;                 /* index into the target's kernels */
+    int threads;                /* a block */
+    int64_t blocks, blocks_per_sample; /* the grid: blocks + N * blocks_per_sample */
+    int64_t shared_bytes;       /* of dynamic shared memory, a block */
+} PlanLaunch;
+
+typedef struct {
+    int kernel;                 /* index into the target's kernels; that of the first launch */
+    int n_launches;             /* none on the host */
+    PlanLaunch *launches;       /* the first is the default */
     int n_buffers, n_sizes, n_scalars;
     PlanBuffer *buffers;
     int64_t *sizes;
@@ -95,10 +106,12 @@ typedef struct {
     int64_t fixed_bytes;        /* of SLAB_FIXED */
     int64_t sample_bytes;       /* of SLAB_ACTIVATIONS, a sample */
     int64_t scratch_bytes;      /* a thread: the largest of its steps */
+    bool keeps_once;            /* its steps that change parameters also do again what those marked
+                                   once had done */
 } PlanProgram;
 
 typedef struct {
-    char *name;                 /* "host" */
+    char *name;                 /* "host", "cuda-fp32", "cuda-tf32", "cuda-bf16" */
     char *prelude;              /* text before every body */
     int n_kernels; PlanKernel *kernels;
     int n_programs; PlanProgram *programs;
@@ -117,6 +130,11 @@ typedef struct {
     char *file;                 /* its name; NULL: made in memory */
     bool foreign;               /* it belongs to another user, who is not root */
 } Plan;
+
+/* What a CUDA kernel is called with is one struct; arrays that are empty are left out:
+ *     struct Arguments { void *buffers[B]; double scalars[S]; int sizes[Z]; int batch; };
+ * No more than this many bytes. */
+#define PLAN_CUDA_ARGUMENTS 4096
 
 /* What a host kernel is called with. `state` (Adam's step and rates, dropout's seed) is the buffer
  * at offset 0 of SLAB_FIXED in every program: see PlanState. */

@@ -128,6 +128,14 @@ static void put_step(Bytes *out, const PlanStep *step)
     for (int i = 0; i < step->n_scalars; i++)
         put_f64(out, step->scalars[i]);
     put_u8(out, step->once);
+    put_u32(out, step->n_launches);
+    for (int i = 0; i < step->n_launches; i++) {
+        put_u32(out, step->launches[i].kernel);
+        put_u32(out, step->launches[i].threads);
+        put_i64(out, step->launches[i].blocks);
+        put_i64(out, step->launches[i].blocks_per_sample);
+        put_i64(out, step->launches[i].shared_bytes);
+    }
     put_i64(out, step->scratch);
     put_f64(out, step->flops);
     put_f64(out, step->flops_per_sample);
@@ -143,6 +151,7 @@ static void put_program(Bytes *out, const PlanProgram *program)
     put_i64(out, program->fixed_bytes);
     put_i64(out, program->sample_bytes);
     put_i64(out, program->scratch_bytes);
+    put_u8(out, program->keeps_once);
     put_u32(out, program->n_tensors);
     for (int i = 0; i < program->n_tensors; i++)
         put_tensor(out, &program->tensors[i]);

@@ -8,7 +8,7 @@
  * Steps marked `once` (packing of weights, folding of batch norm) depend on parameters only. They
  * run when parameters may have changed since, and when another program has used SLAB_FIXED since.
  * Whether a program changes parameters is seen from what it touches: Adam's moments, or buffers it
- * updates.
+ * updates. A program that `keeps_once` does those steps' work again itself when it has changed them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -384,7 +384,7 @@ bool executor_run(Executor *executor, const char *program, int batch, Error *err
                         sizeof executor->state, error)
         || !device->run(device, &work, error))
         return false;
-    executor->prepared = bound->changes_parameters ? -1 : index;
+    executor->prepared = bound->changes_parameters && !bound->plan->keeps_once ? -1 : index;
     executor->ran = index;
     executor->ran_batch = batch;
     executor->written = false;

@@ -26,6 +26,8 @@
 #include "run.h"
 
 enum { HEAD_BYTES = 32, MAX_LIST = 4096, MAX_NAME = 4096 };
+/* Of CUDA launches; a device may have less. */
+enum { MAX_LAUNCHES = 64, MAX_THREADS = 1024, MAX_SHARED = 1 << 20 };
 /* Of a slab; times a batch it still fits 63 bits. */
 static const int64_t MAX_BYTES = (int64_t)1 << 44;
 
@@ -172,16 +174,21 @@ static char *read_name(Reader *reader, const char *what)
     return name;
 }
 
-/* A word that may be a C function's or a file's name. */
-static char *read_identifier(Reader *reader, const char *what)
+#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789"
+
+static char *read_word(Reader *reader, const char *what, const char *letters)
 {
     char *name = read_name(reader, what);
     size_t length = strlen(name);
-    if (length > 200
-        || strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789") != length
-        || (*name >= '0' && *name <= '9'))
+    if (length > 200 || strspn(name, letters) != length || (*name >= '0' && *name <= '9'))
         wrong(reader, "the %s '%s' is no identifier", what, name);
     return name;
+}
+
+/* A word that may be a C function's or a file's name. */
+static char *read_identifier(Reader *reader, const char *what)
+{
+    return read_word(reader, what, LETTERS);
 }
 
 /* `least`: bytes that each element takes at least, so that a wrong count cannot ask for memory that
@@ -344,11 +351,64 @@ static void read_tensor(Reader *reader, const Slabs *slabs, PlanTensor *tensor)
         wrong(reader, "'%s' lies in the wrong slab", tensor->name);
 }
 
+/* A kernel that may be called. */
+static int check_kernel(Reader *reader, const PlanTarget *target, uint32_t kernel)
+{
+    if (kernel >= (uint32_t)target->n_kernels)
+        wrong(reader, "kernel %u of %d", kernel, target->n_kernels);
+    else if (plan_kernel_is_library(&target->kernels[kernel]))
+        wrong(reader, "'%s' cannot be run", target->kernels[kernel].name);
+    return reader->failed ? 0 : (int)kernel;
+}
+
+static void read_launch(Reader *reader, const PlanTarget *target, PlanLaunch *launch)
+{
+    launch->kernel = check_kernel(reader, target, read_u32(reader));
+    uint32_t threads = read_u32(reader);
+    launch->blocks = read_size(reader, "the number of blocks");
+    launch->blocks_per_sample = read_size(reader, "the number of blocks a sample");
+    launch->shared_bytes = read_size(reader, "the shared memory");
+    launch->threads = (int)threads;
+    if (threads < 1 || threads > MAX_THREADS)
+        wrong(reader, "a launch has %u threads a block", threads);
+    else if (launch->blocks > INT32_MAX || launch->blocks_per_sample > INT32_MAX
+             || launch->blocks + launch->blocks_per_sample == 0)
+        wrong(reader, "a launch has %lld blocks and %lld a sample", (long long)launch->blocks,
+              (long long)launch->blocks_per_sample);
+    else if (launch->shared_bytes > MAX_SHARED)
+        wrong(reader, "a launch has %lld bytes of shared memory",
+              (long long)launch->shared_bytes);
+}
+
+/* What only CUDA steps have, and what holds for those. */
+static void read_launches(Reader *reader, const PlanTarget *target, PlanStep *step)
+{
+    bool cuda = strncmp(target->name, "cuda-", 5) == 0;
+    step->n_launches = read_count(reader, "launches", 32, MAX_LAUNCHES);
+    step->launches = allocate(reader, (size_t)step->n_launches, sizeof *step->launches);
+    for (int i = 0; i < step->n_launches && !reader->failed; i++)
+        read_launch(reader, target, &step->launches[i]);
+    if (reader->failed)
+        return;
+    if ((step->n_launches > 0) != cuda)
+        wrong(reader, "a step of the target '%s' has %d launches", target->name,
+              step->n_launches);
+    else if (cuda && step->launches[0].kernel != step->kernel)
+        wrong(reader, "its kernel is %d, its first launch's %d", step->kernel,
+              step->launches[0].kernel);
+    else if (cuda && plan_arguments_bytes(step) > PLAN_CUDA_ARGUMENTS)
+        wrong(reader, "it has %lld bytes of arguments, %d can be given",
+              (long long)plan_arguments_bytes(step), PLAN_CUDA_ARGUMENTS);
+    for (int i = 0; cuda && i < step->n_sizes; i++)
+        if (step->sizes[i] < INT32_MIN || step->sizes[i] > INT32_MAX)
+            wrong(reader, "the size %lld does not fit 32 bits", (long long)step->sizes[i]);
+}
+
 static void read_step(Reader *reader, const PlanTarget *target, const PlanProgram *program,
                       const Slabs *slabs, PlanStep *step)
 {
     size_t outer = enter_record(reader);
-    uint32_t kernel = read_u32(reader);
+    step->kernel = check_kernel(reader, target, read_u32(reader));
     step->label = read_string(reader, "label", true);
     step->n_buffers = read_count(reader, "buffers", 17, MAX_LIST);
     step->buffers = allocate(reader, (size_t)step->n_buffers, sizeof *step->buffers);
@@ -363,19 +423,13 @@ static void read_step(Reader *reader, const PlanTarget *target, const PlanProgra
     for (int i = 0; i < step->n_scalars && !reader->failed; i++)
         step->scalars[i] = read_f64(reader, "a scalar");
     step->once = read_bool(reader);
+    read_launches(reader, target, step);
     step->scratch = read_size(reader, "the scratch memory");
     step->flops = read_f64(reader, "the work");
     step->flops_per_sample = read_f64(reader, "the work");
     step->bytes = read_f64(reader, "the traffic");
     step->bytes_per_sample = read_f64(reader, "the traffic");
     leave_record(reader, outer);
-    if (kernel >= (uint32_t)target->n_kernels) {
-        wrong(reader, "kernel %u of %d", kernel, target->n_kernels);
-        return;
-    }
-    step->kernel = (int)kernel;
-    if (plan_kernel_is_library(&target->kernels[kernel]))
-        wrong(reader, "'%s' cannot be run", target->kernels[kernel].name);
     if (step->scratch > program->scratch_bytes)
         wrong(reader, "it needs %lld bytes of scratch memory, the program has %lld",
               (long long)step->scratch, (long long)program->scratch_bytes);
@@ -405,6 +459,7 @@ static void read_program(Reader *reader, const Plan *plan, const PlanTarget *tar
     program->fixed_bytes = read_size(reader, "the size of the fixed data");
     program->sample_bytes = read_size(reader, "the size of the activations");
     program->scratch_bytes = read_size(reader, "the size of the scratch memory");
+    program->keeps_once = read_bool(reader);
     Slabs slabs = { { [SLAB_PARAMETERS] = plan->parameter_bytes,
                       [SLAB_GRADIENTS] = plan->trainable_bytes,
                       [SLAB_MOMENTS] = 2 * plan->trainable_bytes,
@@ -440,7 +495,7 @@ static void read_kernel(Reader *reader, PlanKernel *kernel)
 static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
 {
     size_t outer = enter_record(reader);
-    target->name = read_identifier(reader, "name");
+    target->name = read_word(reader, "name", LETTERS "-"); /* "cuda-tf32" */
     target->prelude = read_string(reader, "prelude", false);
     target->n_kernels = read_count(reader, "kernels", 8, INT32_MAX);
     target->kernels = allocate(reader, (size_t)target->n_kernels, sizeof *target->kernels);
@@ -521,11 +576,14 @@ static bool read_head(Reader *reader, size_t size)
         return fail(reader->error, EXIT_USER,
                     "compile the model again with this version's segc, or "
                     "use a newer segrun",
-                    "%s: made by a newer segc: plan version %u, this segrun reads "
-                    "up to %d",
+                    "%s: made by a newer segc: plan version %u, this segrun reads %d",
                     path, version, PLAN_VERSION);
     if (version < 1 || zero != 0)
         return fail(reader->error, EXIT_USER, again, "%s: damaged in its first 16 bytes", path);
+    if (version < PLAN_VERSION)
+        return fail(reader->error, EXIT_USER, "compile the model again with segc",
+                    "%s: made by an older segc: plan version %u, this segrun reads %d", path,
+                    version, PLAN_VERSION);
     if (length != size)
         return fail(reader->error, EXIT_USER, again,
                     size < length ? "%s: truncated: %zu of %llu bytes are there"
@@ -611,4 +669,12 @@ const PlanProgram *plan_program(const PlanTarget *target, const char *name)
 bool plan_kernel_is_library(const PlanKernel *kernel)
 {
     return strncmp(kernel->name, "library_", 8) == 0;
+}
+
+int64_t plan_arguments_bytes(const PlanStep *step)
+{
+    int64_t words = (int64_t)sizeof(void *) * step->n_buffers
+                  + (int64_t)sizeof(double) * step->n_scalars;
+    int64_t bytes = words + (int64_t)sizeof(int32_t) * (step->n_sizes + 1);
+    return words ? (bytes + 7) / 8 * 8 : bytes;
 }

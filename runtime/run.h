@@ -64,6 +64,8 @@ const PlanTarget *plan_target(const Plan *, const char *name);
 const PlanProgram *plan_program(const PlanTarget *, const char *name);
 /* Functions that other kernels call: linked in, never a step. Their names begin with "library_". */
 bool plan_kernel_is_library(const PlanKernel *);
+/* Of the struct that a CUDA kernel is called with: see PLAN_CUDA_ARGUMENTS. */
+int64_t plan_arguments_bytes(const PlanStep *);
 
 /* ---- device.c: devices by name; device.h: what one does; device_host.c is one ---------------- */
 

@@ -79,15 +79,17 @@ static PlanBuffer adam_buffers[] = { { SLAB_PARAMETERS, 0, 4 }, { SLAB_MOMENTS, 
 static int64_t scale_sizes[] = { PIXELS };
 static double scale_scalars[] = { 1 };
 static PlanStep steps[] = {
-    { 1, 2, 0, 0, pack_buffers, NULL, NULL, true, 0, 0, 0, 0, 0, TEXT("pack") },
-    { 0, 3, 1, 1, scale_buffers, scale_sizes, scale_scalars, false, 64, 0, 12, 0, 48,
-      TEXT("scale") },
-    { 3, 3, 0, 0, adam_buffers, NULL, NULL, false, 0, 1, 0, 12, 0, TEXT("adam") },
+    { .kernel = 1, .n_buffers = 2, .buffers = pack_buffers, .once = true, .label = TEXT("pack") },
+    { .kernel = 0, .n_buffers = 3, .n_sizes = 1, .n_scalars = 1, .buffers = scale_buffers,
+      .sizes = scale_sizes, .scalars = scale_scalars, .scratch = 64, .flops_per_sample = 12,
+      .bytes_per_sample = 48, .label = TEXT("scale") },
+    { .kernel = 3, .n_buffers = 3, .buffers = adam_buffers, .flops = 1, .bytes = 12,
+      .label = TEXT("adam") },
 };
 static PlanProgram programs[] = {
-    { TEXT("train"), 3, tensors, 3, steps, 128, 128, 64 },
-    { TEXT("evaluate"), 3, tensors, 2, steps, 128, 128, 64 },
-    { TEXT("predict"), 3, tensors, 2, steps, 128, 128, 64 },
+    { TEXT("train"), 3, tensors, 3, steps, 128, 128, 64, false },
+    { TEXT("evaluate"), 3, tensors, 2, steps, 128, 128, 64, false },
+    { TEXT("predict"), 3, tensors, 2, steps, 128, 128, 64, false },
 };
 static PlanTarget target = { TEXT("host"), TEXT(prelude), 4, kernels, 3, programs };
 static Plan plan = { .model = TEXT("tiny"),
@@ -218,6 +220,21 @@ static void check_state(Executor *executor)
           "moments");
 }
 
+/* A program that packs anew itself what it changed: its once-steps hold after it. */
+static void check_keeps_once(Executor *executor)
+{
+    float y[4 * PIXELS], before[2] = { 0 }, after[2] = { 0 };
+    Error error = { 0 };
+    programs[0].keeps_once = true;
+    bool ran = run_once(executor, "train", 1, y, &error)
+            && executor_read(executor, "train", "packs", before, 1, &error)
+            && run_once(executor, "train", 1, y, &error)
+            && executor_read(executor, "train", "packs", after, 1, &error);
+    check(ran && after[1] == before[1], "packed %g times, then %g: %s", before[1], after[1],
+          error.text);
+    programs[0].keeps_once = false;
+}
+
 static void check_refusals(Executor *executor)
 {
     float y[4 * PIXELS] = { 0 };
@@ -253,6 +270,8 @@ static void test_programs(void)
     check(executor && built == 4, "executor: %s, %d built", error.text, built);
     if (executor) {
         check_state(executor);
+        check_keeps_once(executor);
+        executor_run(executor, "evaluate", 1, &error);
         check_refusals(executor);
         executor_profile(executor, true);
         executor_run(executor, "predict", 4, &error);

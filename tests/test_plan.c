@@ -37,11 +37,14 @@ static void check(bool right, const char *format, ...)
 typedef struct {
     Plan plan;
     PlanParameter parameters[3];
-    PlanTarget target;
+    PlanTarget targets[2];
     PlanKernel kernels[3];
     PlanProgram programs[2];
     PlanTensor tensors[3];
     PlanStep steps[2];
+    PlanProgram cuda_program;
+    PlanStep cuda_step;
+    PlanLaunch launches[2];
     PlanBuffer buffers[3];
     int64_t sizes[2];
     double scalars[1];
@@ -60,26 +63,34 @@ static void make_sample(Sample *s)
                   .trainable_bytes = 192,
                   .n_parameters = 3,
                   .parameters = s->parameters,
-                  .n_targets = 1,
-                  .targets = &s->target },
+                  .n_targets = 2,
+                  .targets = s->targets },
         .parameters = { { text("a.weight"), 4, { 2, 3, 2, 2 }, true, PLAN_INIT_UNIFORM, 0.25, 0 },
                         { text("a.bias"), 1, { 2 }, true, PLAN_INIT_CONSTANT, 0, 128 },
                         { text("n.running_mean"), 1, { 16 }, false, PLAN_INIT_CONSTANT, 1, 192 } },
-        .target = { text("host"), text("#include <math.h>\n"), 3, s->kernels, 2, s->programs },
+        .targets = { { text("host"), text("#include <math.h>\n"), 3, s->kernels, 2, s->programs },
+                     { text("cuda-tf32"), text("\n"), 3, s->kernels, 1, &s->cuda_program } },
         .kernels = { { text("scale"), text("%1 = mul"), text("void scale(void) {}\n") },
                      { text("finish"), text(""), text("void finish(void) {}\n") },
                      { text("library_help"), text(""), text("void help(void) {}\n") } },
-        .programs = { { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64 },
-                      { text("predict"), 0, NULL, 0, NULL, 64, 0, 0 } },
+        .programs = { { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64, false },
+                      { text("predict"), 0, NULL, 0, NULL, 64, 0, 0, false } },
+        .cuda_program = { text("train"), 3, s->tensors, 1, &s->cuda_step, 128, 640, 0, true },
+        .launches = { { 1, 256, 0, 6, 49152 }, { 0, 128, 4, 0, 0 } },
         .tensors = { { text("image"), ROLE_INPUT, PLAN_U8, true, { 3, 5, 7 },
                        { SLAB_ACTIVATIONS, 0, 128 } },
                      { text("loss"), ROLE_LOSS, PLAN_F32, false, { 1, 1, 1 },
                        { SLAB_FIXED, 64, 4 } },
                      { text("image"), ROLE_GRADIENT, PLAN_F32, true, { 3, 5, 7 },
                        { SLAB_ACTIVATIONS, 128, 448 } } },
-        .steps = { { 0, 3, 2, 1, s->buffers, s->sizes, s->scalars, true, 64, 1, 2, 3, 4,
-                     text("scale it") },
-                   { 1, 1, 0, 0, s->buffers, NULL, NULL, false, 0, 0, 0, 0, 0, text("") } },
+        .steps = { { .kernel = 0, .n_buffers = 3, .n_sizes = 2, .n_scalars = 1,
+                     .buffers = s->buffers, .sizes = s->sizes, .scalars = s->scalars, .once = true,
+                     .scratch = 64, .flops = 1, .flops_per_sample = 2, .bytes = 3,
+                     .bytes_per_sample = 4, .label = text("scale it") },
+                   { .kernel = 1, .n_buffers = 1, .buffers = s->buffers, .label = text("") } },
+        .cuda_step = { .kernel = 1, .n_launches = 2, .launches = s->launches, .n_buffers = 3,
+                       .n_sizes = 2, .buffers = s->buffers, .sizes = s->sizes,
+                       .label = text("scale it") },
         .buffers = { { SLAB_ACTIVATIONS, 128, 448 },
                      { SLAB_MOMENTS, 192, 192 },
                      { SLAB_FIXED, 0, 128 } },
@@ -114,6 +125,14 @@ static void test_round_trip(void)
                   && strcmp(plan->text, sample.plan.text) == 0
                   && target->programs[0].steps[0].sizes[1] == -5,
               "fields of a plan");
+        const PlanProgram *train = plan_program(plan_target(plan, "cuda-tf32"), "train");
+        check(train && train->keeps_once && train->steps[0].n_launches == 2
+                  && train->steps[0].launches[0].threads == 256
+                  && train->steps[0].launches[0].blocks_per_sample == 6
+                  && train->steps[0].launches[0].shared_bytes == 49152
+                  && train->steps[0].launches[1].blocks == 4
+                  && plan_arguments_bytes(&train->steps[0]) == 40,
+              "fields of a CUDA step");
         free(again);
     }
     plan_close(plan);
@@ -156,9 +175,12 @@ static void test_damage(void)
     free(longer);
     bytes[8] = 3;
     read_back(bytes, size, &error);
-    check(strstr(error.text, "made by a newer segc: plan version 3, this segrun reads up to 1")
-              != NULL,
+    check(strstr(error.text, "made by a newer segc: plan version 3, this segrun reads 2") != NULL,
           "newer version: %s", error.text);
+    bytes[8] = 1;
+    read_back(bytes, size, &error);
+    check(strstr(error.text, "made by an older segc: plan version 1, this segrun reads 2") != NULL,
+          "older version: %s", error.text);
     free(bytes);
 }
 
@@ -259,7 +281,24 @@ static void test_malice(void)
     CASE(s->tensors[0].dims[2] = 9, "does not fit")                                                \
     CASE(s->tensors[0].dims[2] = INT64_MAX, "does not fit")                                        \
     CASE(s->tensors[0].batched = false, "wrong slab")                                              \
-    CASE(s->tensors[1].type = 2, "unknown type 2")
+    CASE(s->tensors[1].type = 2, "unknown type 2")                                                 \
+    CASE(s->targets[1].name = text("host"), "has 2 launches")                                      \
+    CASE(s->targets[1].name = text("cuda tf32"), "no identifier")                                  \
+    CASE(s->targets[0].name = text("cuda-fp32"), "has 0 launches")                                 \
+    CASE(s->cuda_step.n_launches = 0, "has 0 launches")                                            \
+    CASE(s->cuda_step.kernel = 0, "its first launch's 1")                                          \
+    CASE(s->launches[1].kernel = 7, "kernel 7 of 3")                                               \
+    CASE(s->launches[1].kernel = 2, "'library_help' cannot be run")                                \
+    CASE(s->launches[0].threads = 0, "0 threads")                                                  \
+    CASE(s->launches[0].threads = 1025, "1025 threads")                                            \
+    CASE(s->launches[0].threads = -1, "threads")                                                   \
+    CASE(s->launches[1].blocks = 0, "0 blocks")                                                    \
+    CASE(s->launches[1].blocks = -1, "blocks is -1")                                               \
+    CASE(s->launches[1].blocks = (int64_t)1 << 31, "2147483648 blocks")                            \
+    CASE(s->launches[0].blocks_per_sample = INT64_MAX, "blocks a sample")                          \
+    CASE(s->launches[0].shared_bytes = 1 << 21, "2097152 bytes of shared memory")                  \
+    CASE(s->launches[0].shared_bytes = -1, "the shared memory is -1")                              \
+    CASE(s->sizes[0] = (int64_t)1 << 31, "does not fit 32 bits")
 
 static void expect_refused(const Sample *sample, const char *change, const char *want)
 {

@@ -1,7 +1,7 @@
 /* The pipeline: one table of passes, one loop that runs, verifies, times and dumps them.
  *
  * What comes in: a Compilation (path, options). What goes out: a Plan with the programs train,
- * evaluate and predict for the host, or NULL after user errors, or when --stop-after ended it; then
+ * evaluate and predict for each target, or NULL after user errors, or when --stop-after ended it; then
  * the graphs were printed on stdout.
  */
 #include "seg.h"
@@ -10,7 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "kernel_files.h"
 
 typedef struct {
     const char *name;
@@ -19,7 +18,7 @@ typedef struct {
     const char *holds;     /* from here on */
 } Pass;
 
-enum { TRAIN = 1 << PROGRAM_TRAIN, EVERY = 7 };
+enum { TRAIN = 1 << PROGRAM_TRAIN, EVERY = 7, FIRST_OF_TARGET = 3, END_OF_PASSES = 6 };
 
 static const Pass passes[] = {
     { "simplify", simplify, EVERY, "no dead or repeated nodes; cross entropy from the logits" },
@@ -63,16 +62,12 @@ static double seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* True where --stop-after ended it. */
-static bool run_passes(Graph *graph, Program program)
+/* The passes from the n-th to before the end-th. True where --stop-after ended it. */
+static bool run_passes(Graph *graph, int first, int end)
 {
     Compilation *c = graph->compilation;
-    if (stops_after(c, "specialise")) {
-        graph_print(graph, stdout);
-        return true;
-    }
-    dump(graph, 2, "specialise", program_names[program]);
-    for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
+    Program program = graph->program;
+    for (int i = first; i < end; i++) {
         const Pass *pass = &passes[i];
         double start = seconds();
         if (pass->programs & (1u << program)) {
@@ -82,14 +77,12 @@ static bool run_passes(Graph *graph, Program program)
         if (c->verbose)
             fprintf(c->messages, "segc: %-8s %-14s %7.1f ms\n", program_names[program], pass->name,
                     1e3 * (seconds() - start));
-        dump(graph, (int)i + 3, pass->name, program_names[program]);
+        dump(graph, i + 3, pass->name, program_names[program]);
         if (stops_after(c, pass->name)) {
             graph_print(graph, stdout);
             return true;
         }
     }
-    if (c->explain)
-        print_explain(graph, stdout);
     return false;
 }
 
@@ -110,7 +103,7 @@ static void say_saved(Text *text, const Graph *graph, int steps)
 static char *options_text(const Compilation *c)
 {
     Text text = { .arena = c->arena };
-    text_printf(&text, "--precision %s", c->precision ? c->precision : "fp32");
+    text_printf(&text, "--target %s --precision %s", c->targets, c->precision);
     for (int i = 0; i < c->n_defines; i++)
         text_printf(&text, " -D %s=%s", c->defines[i].name, c->defines[i].value);
     for (int i = 0; i < c->n_include_dirs; i++)
@@ -134,6 +127,24 @@ static char *sources_text(const Compilation *c)
     return text.text;
 }
 
+/* Is `name` in a comma list? */
+static bool is_listed(const char *list, const char *name, size_t length)
+{
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == 0))
+            return true;
+    return false;
+}
+
+/* "host" is asked for by --target host; "cuda-bf16" by --target cuda --precision bf16. */
+static bool target_wanted(const Compilation *c, const Target *target)
+{
+    const char *dash = strchr(target->name, '-');
+    size_t length = dash ? (size_t)(dash - target->name) : strlen(target->name);
+    return is_listed(c->targets, target->name, length)
+        && (!dash || is_listed(c->precision, dash + 1, strlen(dash + 1)));
+}
+
 static Plan *plan_new(Compilation *c, const Graph *model)
 {
     Plan *plan = arena_alloc(c->arena, sizeof *plan);
@@ -141,12 +152,15 @@ static Plan *plan_new(Compilation *c, const Graph *model)
     plan->path = (char *)c->path;
     plan->text = sources_text(c);
     plan->options = options_text(c);
-    PlanTarget *host = plan->targets = arena_alloc(c->arena, sizeof *host);
-    plan->n_targets = 1;
-    host->name = "host";
-    host->prelude = (char *)arena_printf(c->arena, "%s%s", kernel_file("host/prelude.h"),
-                                         kernel_file("host/conv_tiles.h"));
-    host->programs = arena_alloc(c->arena, 3 * sizeof *host->programs);
+    plan->targets = arena_alloc(c->arena, (size_t)n_targets * sizeof *plan->targets);
+    for (int i = 0; i < n_targets; i++) {
+        if (!target_wanted(c, &targets[i]))
+            continue;
+        PlanTarget *target = &plan->targets[plan->n_targets++];
+        target->name = (char *)targets[i].name;
+        target->prelude = targets[i].prelude(&targets[i], c->arena);
+        target->programs = arena_alloc(c->arena, 3 * sizeof *target->programs);
+    }
     return plan;
 }
 
@@ -162,6 +176,46 @@ static Graph *front(Compilation *c)
         return model;
     infer(model);
     return c->errors ? NULL : model;
+}
+
+/* One program's graph, as far as it is the same for every target. */
+static bool make_program(Graph *graph)
+{
+    Compilation *c = graph->compilation;
+    verify(graph);
+    if (stops_after(c, "specialise")) {
+        graph_print(graph, stdout);
+        return false;
+    }
+    dump(graph, 2, "specialise", program_names[graph->program]);
+    return !run_passes(graph, 0, FIRST_OF_TARGET);
+}
+
+/* From there on once for each target; what is dumped and explained is the first one's. */
+static bool lower_program(const Graph *program, Plan *plan, Text *saved)
+{
+    Compilation *c = program->compilation;
+    for (int t = 0, k = 0; k < plan->n_targets; t++) {
+        PlanTarget *into = &plan->targets[k];
+        if (strcmp(targets[t].name, into->name) != 0)
+            continue;
+        Graph *graph = graph_copy(program, program->program);
+        graph->target = &targets[t];
+        const char *dump_dir = c->dump_dir;
+        if (k > 0)
+            c->dump_dir = NULL;
+        bool stopped = run_passes(graph, FIRST_OF_TARGET, END_OF_PASSES);
+        c->dump_dir = dump_dir;
+        if (stopped)
+            return false;
+        targets[t].lower(graph, plan, into);
+        if (k == 0 && c->explain)
+            print_explain(graph, stdout);
+        if (k == 0)
+            say_saved(saved, graph, into->programs[into->n_programs - 1].n_steps);
+        k++;
+    }
+    return true;
 }
 
 Plan *compile(Compilation *c)
@@ -188,14 +242,8 @@ Plan *compile(Compilation *c)
         if (c->stop_after)
             printf("# program %s\n", program_names[program]);
         Graph *graph = specialise(model, (Program)program);
-        verify(graph);
-        if (run_passes(graph, (Program)program)) {
+        if (!make_program(graph) || !lower_program(graph, plan, &saved))
             stopped = true;
-            continue;
-        }
-        lower(graph, plan);
-        PlanTarget *target = &plan->targets[0];
-        say_saved(&saved, graph, target->programs[target->n_programs - 1].n_steps);
     }
     c->saved = saved.text;
     return stopped || c->errors ? NULL : plan;

@@ -1,35 +1,29 @@
-/* The generated part of a host kernel: functions that read and write rows.
+/* The generated part of a kernel, as far as it is the same for every target.
  *
- * A template (kernels/host/) loops; what it reads and what becomes of its results is generated here
- * from the group's nodes, as C text:
- *
- *     read_x    count pixels of one channel block of an operand, through all that was inlined in it
- *     write_y   count pixels of the anchor's result through the epilogue into memory, and into sums
- *     finish_y  the partial sums of one part of a sample
- *
- * What a row computes for a pixel is written by emit_value.c. Which operand of a concatenation a
- * block comes from is decided once a row: the walk stops there, the text branches, and the walk
- * begins again in each branch with that choice made.
+ * A template (kernels/) loops; what it reads and what becomes of its results is generated here from
+ * the group's nodes, as C text. What a row computes for a pixel is written by emit_value.c; the
+ * functions around rows by emit_host.c and emit_cuda.c. Which operand of a concatenation a block
+ * comes from is decided once a row: the walk stops there, the text branches, and the walk begins
+ * again in each branch with that choice made.
  *
  * Sizes and offsets are run-time arguments, so that equal patterns give equal text, built once.
  */
 #include "emit.h"
 
+#include <stdio.h>
+#include <string.h>
+
 /* ---- rows with decisions --------------------------------------------------------------------- */
 
-typedef void RowBody(Row *, void *context);
-
-static void begin_row(Row *row, Emission *e, const Choice *choices, const char *indent)
+void begin_row(Row *row, Emission *e, const Choice *choices, const char *indent)
 {
     *row = (Row){ .e = e, .choices = choices, .indent = indent };
     row->before.arena = row->inside.arena = e->graph->arena;
 }
 
-static void emit_rows(Emission *, RowBody *, void *context, const Choice *, const char *indent);
-
 static void emit_slice(Emission *e, RowBody *body, void *context, Choice choice, const char *indent)
 {
-    int64_t first = (int64_t)choice.node->attr[ATTR_FROM] / PLAN_BLOCK;
+    int64_t first = (int64_t)choice.node->attr[ATTR_FROM] / e->graph->target->block;
     choice.operand_block = arena_printf(e->graph->arena, "x%d", choice.depth);
     text_printf(&e->text, "%sconst int64_t %s = %s + a->sizes[%d];\n", indent, choice.operand_block,
                 choice.block, emission_size(e, first));
@@ -45,7 +39,7 @@ static void emit_concat(Emission *e, RowBody *body, void *context, Choice choice
     int64_t start = 0;
     for (int k = 0; k < concat->n_inputs; k++) {
         int first = emission_size(e, start);
-        start += channel_blocks(concat->inputs[k]);
+        start += channel_blocks(e, concat->inputs[k]);
         text_printf(&e->text, "%s", k ? " else " : indent);
         if (k + 1 < concat->n_inputs)
             text_printf(&e->text, "if (%s < a->sizes[%d]) ", choice.block, emission_size(e, start));
@@ -59,8 +53,8 @@ static void emit_concat(Emission *e, RowBody *body, void *context, Choice choice
     text_printf(&e->text, "\n");
 }
 
-/* Writes body's text; where it meets a choice that is not made, what it wrote is forgotten. */
-static void emit_rows(Emission *e, RowBody *body, void *context, const Choice *choices,
+/* Where body meets a choice that is not made, what it wrote is forgotten. */
+void emit_rows(Emission *e, RowBody *body, void *context, const Choice *choices,
                       const char *indent)
 {
     Row row;
@@ -85,255 +79,55 @@ static void emit_rows(Emission *e, RowBody *body, void *context, const Choice *c
         emit_concat(e, body, context, choice, indent);
 }
 
-/* ---- read ------------------------------------------------------------------------------------ */
+/* ---- what a group sums ----------------------------------------------------------------------- */
 
-static void masked(Text *text, const Node *node, const char *value)
-{
-    if (node->shape.dims[0] % PLAN_BLOCK)
-        text_printf(text, "keep16(lanes, %s)", value);
-    else
-        text_printf(text, "%s", value);
-}
-
-static void declare_lanes(Row *row, const Node *node)
-{
-    if (node->shape.dims[0] % PLAN_BLOCK)
-        text_printf(&row->before, "%sconst v16i lanes = channel_mask16(a->sizes[%d], cb);\n",
-                    row->indent, emission_size(row->e, node->shape.dims[0]));
-}
-
-static void read_body(Row *row, void *context)
-{
-    Node *node = context;
-    Place here = { "cb", false };
-    if (node->stored && node->blocked) { /* as it lies in memory */
-        int k = leaf_pointer(row, node, here);
-        text_printf(&row->inside, "%smemcpy(out, p%d, (size_t)count * 16 * sizeof *out);\n",
-                    row->indent, k);
-        return;
-    }
-    declare_lanes(row, node);
-    text_printf(&row->inside, "%sfor (int64_t i = 0; i < count; i++) {\n", row->indent);
-    Value value = row_value(row, node, here);
-    text_printf(&row->inside, "%s    store16(out + 16 * i, ", row->indent);
-    if (node->stored)
-        text_printf(&row->inside, "%s", value.name);
-    else
-        masked(&row->inside, node, value.name);
-    text_printf(&row->inside, ");\n%s}\n", row->indent);
-}
-
-void emit_read(Emission *e, const char *name, Node *node)
-{
-    text_printf(&e->text, "INLINE void read_%s(const KernelArguments *a, int64_t n, int64_t cb,\n"
-                "                   int64_t h, int64_t w, int64_t count, float *restrict out)\n"
-                "{\n    (void)n; (void)h; (void)w;\n", name);
-    if (!node->stored)
-        emission_name(e, name);
-    emit_rows(e, read_body, node, NULL, "    ");
-    text_printf(&e->text, "}\n\n");
-}
-
-/* ---- write ----------------------------------------------------------------------------------- */
-
-static int accumulators_of(const Node *reduction)
+int accumulators_of(const Node *reduction)
 {
     return reduction->op == OP_BATCH_MOMENTS ? 3 : reduction->op == OP_BATCH_NORM_SUMS ? 2 : 1;
 }
 
-static int count_accumulators(const Group *group)
+Node *const *sums_of(const Group *group, int *n)
 {
-    int count = 0;
-    for (int r = 0; r < group->n_reductions; r++)
-        count += accumulators_of(group->reductions[r]);
-    if (node_reduces_batch(group->anchor))
-        count += accumulators_of(group->anchor);
+    bool alone = node_reduces_batch(group->anchor);
+    *n = alone ? 1 : group->n_reductions;
+    return alone ? &group->anchor : group->reductions;
+}
+
+int count_accumulators(const Group *group)
+{
+    int n, count = 0;
+    Node *const *sums = sums_of(group, &n);
+    for (int r = 0; r < n; r++)
+        count += accumulators_of(sums[r]);
     return count;
 }
 
-static void store_root(Row *row, Node *root, const char *value)
-{
-    Text *in = &row->inside;
-    if (!root->shape.batched) {
-        int buffer = emission_buffer(row->e, node_buffer(root));
-        if (shape_count(root->shape) == 1)
-            text_printf(in, "%s    *(float *)a->buffers[%d] = %s[0];\n", row->indent, buffer,
-                        value);
-        else
-            text_printf(in, "%s    store16((float *)a->buffers[%d] + 16 * cb, %s);\n", row->indent,
-                        buffer, value);
-        return;
-    }
-    int k = leaf_pointer(row, root, (Place){ "cb", false });
-    if (root->blocked) {
-        text_printf(in, "%s    store16((float *)p%d + 16 * i, ", row->indent, k);
-        masked(in, root, value);
-        text_printf(in, ");\n");
-        return;
-    }
-    bool one_pixel = root->shape.dims[1] == 1 && root->shape.dims[2] == 1;
-    const char *stride = one_pixel ? "1"
-                                   : arena_printf(row->e->graph->arena, "(h%1$d * w%1$d)", k);
-    if (root->shape.dims[0] < PLAN_BLOCK / 2) {
-        for (int c = 0; c < root->shape.dims[0]; c++)
-            text_printf(in, "%s    ((float *)p%d)[i + %d * %s] = %s[%d];\n", row->indent, k, c,
-                        stride, value, c);
-        return;
-    }
-    text_printf(in, "%s    for (int64_t c = 0; c < min64(16, c%d - 16 * cb); c++)\n"
-                "%s        ((float *)p%d)[i + c * %s] = %s[c];\n", row->indent, k, row->indent, k,
-                stride, value);
-}
+/* ---- the anchor and the root ----------------------------------------------------------------- */
 
-/* Local sums of one reduction, along a row. */
-static void accumulate(Row *row, Node *reduction, int first)
-{
-    Place here = { "cb", false };
-    const char *indent = row->indent;
-    Value x = row_value(row, reduction->inputs[0], here);
-    if (reduction->op == OP_BATCH_NORM_SUMS) {
-        Value y = row_value(row, reduction->inputs[1], here);
-        Value mean = coefficient(row, reduction->inputs[2], 0, here);
-        text_printf(&row->before, "%sv16 sum%d = {0}, sum%d = {0};\n", indent, first, first + 1);
-        text_printf(&row->inside, "%s    sum%d += %s;\n%s    sum%d += %s * (%s - %s);\n", indent,
-                    first, x.name, indent, first + 1, x.name, y.name, mean.name);
-        return;
-    }
-    text_printf(&row->before, "%sv16 sum%d = {0};\n", indent, first);
-    text_printf(&row->inside, "%s    sum%d += %s;\n", indent, first, x.name);
-}
-
-/* A row's mean and squared deviations join those of the rows before (Chan, Golub, LeVeque 1979). */
-static void merge_moments(Row *row, Node *reduction, int first)
-{
-    Row again;
-    begin_row(&again, row->e, row->choices, row->indent);
-    again.counter = row->counter;
-    const char *in = row->indent;
-    text_printf(&again.before,
-                "%sconst v16 mean%d = sum%d / (float)count;\n%sv16 square%d = {0};\n", in, first,
-                first, in, first);
-    text_printf(&again.inside, "%sfor (int64_t i = 0; i < count; i++) {\n", in);
-    Value x = row_value(&again, reduction->inputs[0], (Place){ "cb", false });
-    text_printf(&again.inside,
-                "%s    const v16 d = %s - mean%d;\n%s    square%d += d * d;\n%s}\n", in, x.name,
-                first, in, first, in);
-    text_printf(&again.inside,
-                "%1$sconst v16 before%2$d = accumulators[%2$d];\n"
-                "%1$sconst v16 total%2$d = before%2$d + (float)count;\n"
-                "%1$sconst v16 shift%2$d = mean%2$d - accumulators[%2$d + 1];\n"
-                "%1$saccumulators[%2$d] = total%2$d;\n"
-                "%1$saccumulators[%2$d + 1] += shift%2$d * ((float)count / total%2$d);\n"
-                "%1$saccumulators[%2$d + 2] += square%2$d + shift%2$d * shift%2$d\n"
-                "%1$s    * (before%2$d * (float)count / total%2$d);\n", in, first);
-    text_printf(&row->inside, "%.*s%.*s", (int)again.before.length, again.before.text,
-                (int)again.inside.length, again.inside.text);
-    row->counter = again.counter;
-    if (!row->pending) {
-        row->pending = again.pending;
-        row->pending_block = again.pending_block;
-    }
-}
-
-static bool has_bias(const Node *anchor)
+bool has_bias(const Node *anchor)
 {
     return (anchor->op == OP_CONV || anchor->op == OP_CONV_TRANSPOSE || anchor->op == OP_LINEAR)
            && anchor->n_inputs == 3;
 }
 
-static void close_reductions(Row *row, Node *const *reductions, int n)
-{
-    int first = 0;
-    for (int r = 0; r < n; r++) {
-        if (reductions[r]->op == OP_BATCH_MOMENTS)
-            merge_moments(row, reductions[r], first);
-        else
-            for (int k = 0; k < accumulators_of(reductions[r]); k++)
-                text_printf(&row->inside, "%saccumulators[%d] += sum%d;\n", row->indent, first + k,
-                            first + k);
-        first += accumulators_of(reductions[r]);
-    }
-}
-
-/* The anchor's raw value, with its bias. */
-static void take_raw_value(Row *row, const Node *anchor, Place here)
-{
-    Value bias = { "", true };
-    if (has_bias(anchor))
-        bias = fixed_leaf(row, anchor->inputs[2], here);
-    Value raw = new_value(row, false);
-    text_printf(&row->inside, "load16(in + 16 * i)%s%s;\n", has_bias(anchor) ? " + " : "",
-                bias.name);
-    remember(row, anchor, here, raw);
-}
-
-static Value root_value(Row *row, Node *root, Place here)
+Value root_value(Row *row, Node *root, Place here)
 {
     const Memo *memo = recall(row, root, here);
     return memo ? memo->value : remember(row, root, here, row_expression(row, root, here));
 }
 
-static void write_body(Row *row, void *context)
+void emit_width(Emission *e)
 {
-    Group *group = context;
-    Place here = { "cb", false };
-    bool sum_only = node_reduces_batch(group->anchor);
-    Node *const *reductions = sum_only ? &group->anchor : group->reductions;
-    int n_reductions = sum_only ? 1 : group->n_reductions, first = 0;
-    Value value = { "", false };
-    if (!sum_only && group->root->shape.batched)
-        declare_lanes(row, group->root);
-    text_printf(&row->inside, "%sfor (int64_t i = 0; i < count; i++) {\n", row->indent);
-    if (!sum_only && !node_pointwise(group->anchor))
-        take_raw_value(row, group->anchor, here);
-    if (!sum_only)
-        value = root_value(row, group->root, here);
-    for (int r = 0; r < n_reductions; r++) {
-        accumulate(row, reductions[r], first);
-        first += accumulators_of(reductions[r]);
+    char number[16];
+    Text text = { .arena = e->graph->arena };
+    snprintf(number, sizeof number, "%d", e->graph->target->block);
+    text_printf(&text, "%s", "");
+    for (size_t i = 0; i < e->text.length; i++) {
+        size_t plain = strcspn(e->text.text + i, "@");
+        text_append(&text, e->text.text + i, plain);
+        i += plain;
+        if (i < e->text.length)
+            text_append(&text, number, strlen(number));
     }
-    if (!sum_only) /* last: it may lie over an operand */
-        store_root(row, group->root, value.name);
-    text_printf(&row->inside, "%s}\n", row->indent);
-    close_reductions(row, reductions, n_reductions);
-}
-
-static void emit_finish(Emission *e, Group *group, const PlanBuffer *partials)
-{
-    bool sum_only = node_reduces_batch(group->anchor);
-    Node *const *reductions = sum_only ? &group->anchor : group->reductions;
-    int n = sum_only ? 1 : group->n_reductions, first = 0;
-    text_printf(&e->text,
-                "INLINE void finish_y(const KernelArguments *a, int64_t n, int64_t part,\n"
-                "                     int64_t cb, v16 *accumulators)\n{\n"
-                "    (void)a; (void)n; (void)part; (void)cb; (void)accumulators;\n");
-    for (int r = 0; r < n; r++) {
-        int rows = accumulators_of(reductions[r]), buffer = emission_buffer(e, partials[r]);
-        int parts = emission_size(e, e->parts);
-        int blocks = emission_size(e, channel_blocks(reductions[r]->inputs[0]));
-        text_printf(&e->text,
-                    "    for (int64_t k = 0; k < %1$d; k++)\n"
-                    "        store16((float *)a->buffers[%2$d]\n"
-                    "            + 16 * (((n * a->sizes[%3$d] + part) * %1$d + k)"
-                    " * a->sizes[%4$d] + cb),\n"
-                    "            accumulators[%5$d + k]);\n", rows, buffer, parts, blocks, first);
-        first += rows;
-    }
-    text_printf(&e->text, "}\n\n");
-}
-
-void emit_write(Emission *e, const PlanBuffer *partials)
-{
-    Group *group = e->group;
-    text_printf(&e->text, "enum { ACCUMULATORS = %d };\n", count_accumulators(group));
-    text_printf(&e->text, "INLINE void write_y(const KernelArguments *a, int64_t n, int64_t cb,\n"
-                "                    int64_t h, int64_t w, int64_t count,\n"
-                "                    const float *restrict in, v16 *accumulators)\n{\n"
-                "    (void)n; (void)h; (void)w; (void)in; (void)accumulators;\n");
-    text_printf(&e->name, "_to");
-    emit_rows(e, write_body, group, NULL, "    ");
-    for (int r = 0; r < group->n_reductions; r++)
-        emission_name(e, op_facts[group->reductions[r]->op].name);
-    text_printf(&e->text, "}\n\n");
-    emit_finish(e, group, partials);
+    e->text = text;
 }

@@ -4,7 +4,9 @@
  * row->before and row->inside, and the name of the variable that holds the value. An expression is
  * walked from its root to stored tensors (leaves), each value computed once; what does not change
  * along a row is computed before the loop. Slices and concatenations change the channel block,
- * broadcasts fix it to 0 or the pixel to 0.
+ * broadcasts fix it to 0 or the pixel to 0. The same expressions serve every target: `@` in a text
+ * stands for the number of channels in its vectors, and how a batched tensor's element is loaded is
+ * its dialect's.
  */
 #include "emit.h"
 
@@ -46,9 +48,10 @@ int emission_scalar(Emission *e, double scalar)
     return e->n_scalars++;
 }
 
-int64_t channel_blocks(const Node *node)
+int64_t channel_blocks(const Emission *e, const Node *node)
 {
-    return (node->shape.dims[0] + PLAN_BLOCK - 1) / PLAN_BLOCK;
+    int block = e->graph->target->block;
+    return (node->shape.dims[0] + block - 1) / block;
 }
 
 void emission_name(Emission *e, const char *word)
@@ -63,8 +66,8 @@ Value new_value(Row *row, bool constant)
 {
     Value value = { "", constant };
     snprintf(value.name, sizeof value.name, "%s%d", constant ? "k" : "t", row->counter++);
-    text_printf(constant ? &row->before : &row->inside, "%s%sconst v16 %s = ", row->indent,
-                constant ? "" : "    ", value.name);
+    text_printf(constant ? &row->before : &row->inside, "%s%sconst v@ %s = ", row->indent,
+                constant ? "" : row->e->dialect->deeper, value.name);
     return value;
 }
 
@@ -101,64 +104,10 @@ Value fixed_leaf(Row *row, Node *node, Place at)
     int buffer = emission_buffer(row->e, node_buffer(node));
     Value value = new_value(row, true);
     if (shape_count(node->shape) == 1)
-        text_printf(&row->before, "splat16(*(const float *)a->buffers[%d]);\n", buffer);
+        text_printf(&row->before, "splat@(load_fixed((const float *)a->buffers[%d]));\n", buffer);
     else
-        text_printf(&row->before, "load16((const float *)a->buffers[%d] + 16 * %s);\n", buffer,
+        text_printf(&row->before, "load_fixed@((const float *)a->buffers[%d] + @ * %s);\n", buffer,
                     at.block);
-    return value;
-}
-
-int leaf_pointer(Row *row, const Node *node, Place at)
-{
-    Emission *e = row->e;
-    int buffer = emission_buffer(e, node_buffer(node));
-    int k = row->counter++;
-    const char *type = node->type == TYPE_U8 ? "uint8_t" : "float";
-    bool one_pixel = at.one_pixel || (node->shape.dims[1] == 1 && node->shape.dims[2] == 1);
-    int size = emission_size(e, node->blocked ? channel_blocks(node) : node->shape.dims[0]);
-    text_printf(&row->before, "%sconst int64_t c%d = a->sizes[%d];\n", row->indent, k, size);
-    if (one_pixel) {
-        text_printf(&row->before, node->blocked
-                    ? "%sconst %s *p%d = (const %s *)a->buffers[%d] + (n * c%d + %s) * 16;\n"
-                    : "%sconst %s *p%d = (const %s *)a->buffers[%d] + n * c%d + 16 * %s;\n",
-                    row->indent, type, k, type, buffer, k, at.block);
-        return k;
-    }
-    int height = emission_size(e, node->shape.dims[1]);
-    int width = emission_size(e, node->shape.dims[2]);
-    text_printf(&row->before, "%sconst int64_t h%d = a->sizes[%d], w%d = a->sizes[%d];\n",
-                row->indent, k, height, k, width);
-    if (node->blocked)
-        text_printf(&row->before, "%sconst %s *p%d = (const %s *)a->buffers[%d]\n"
-                    "%s    + (((n * c%d + %s) * h%d + h) * w%d + w) * 16;\n", row->indent, type, k,
-                    type, buffer, row->indent, k, at.block, k, k);
-    else
-        text_printf(&row->before, "%sconst %s *p%d = (const %s *)a->buffers[%d]\n"
-                    "%s    + ((n * c%d + 16 * %s) * h%d + h) * w%d + w;\n", row->indent, type, k,
-                    type, buffer, row->indent, k, at.block, k, k);
-    return k;
-}
-
-static Value batched_leaf(Row *row, Node *node, Place at)
-{
-    bool one_pixel = at.one_pixel || (node->shape.dims[1] == 1 && node->shape.dims[2] == 1);
-    int k = leaf_pointer(row, node, at);
-    Value value = new_value(row, one_pixel);
-    Text *text = value_text(row, value);
-    const char *i = one_pixel ? "0" : "i", *kind = node->type == TYPE_U8 ? "u8" : "f32";
-    if (node->blocked) {
-        text_printf(text, "load16(p%d + 16 * %s);\n", k, i);
-        return value;
-    }
-    text_printf(text, "load_plain_%s(p%d + %s, ", kind, k, i);
-    if (one_pixel)
-        text_printf(text, "1, ");
-    else
-        text_printf(text, "h%d * w%d, ", k, k);
-    if (node->shape.dims[0] < PLAN_BLOCK / 2)
-        text_printf(text, "%d);\n", (int)node->shape.dims[0]);
-    else
-        text_printf(text, "min64(16, c%d - 16 * %s));\n", k, at.block);
     return value;
 }
 
@@ -166,18 +115,18 @@ static Value leaf(Row *row, Node *node, Place at)
 {
     if (!node->shape.batched)
         return fixed_leaf(row, node, at);
-    return batched_leaf(row, node, at);
+    return row->e->dialect->load(row, node, at);
 }
 
 Value coefficient(Row *row, Node *node, int which, Place at)
 {
     int buffer = emission_buffer(row->e, node_buffer(node));
-    int64_t blocks = (node->shape.dims[1] + PLAN_BLOCK - 1) / PLAN_BLOCK;
-    int size = emission_size(row->e, blocks);
+    int64_t padded = (node->shape.dims[1] + PLAN_BLOCK - 1) / PLAN_BLOCK * PLAN_BLOCK;
+    int size = emission_size(row->e, padded);
     Value value = new_value(row, true);
     text_printf(&row->before,
-                "load16((const float *)a->buffers[%d] + 16 * (%d * a->sizes[%d] + %s));\n", buffer,
-                which, size, at.block);
+                "load_fixed@((const float *)a->buffers[%d] + %d * a->sizes[%d] + @ * %s);\n",
+                buffer, which, size, at.block);
     return value;
 }
 
@@ -200,7 +149,7 @@ static Value operand(Row *row, const Node *reader, int index, Place at)
     if (!spread)
         return value;
     Value wide = new_value(row, value.constant);
-    text_printf(value_text(row, wide), "splat16(%s[0]);\n", value.name);
+    text_printf(value_text(row, wide), "splat@(%s[0]);\n", value.name);
     return wide;
 }
 
@@ -227,19 +176,20 @@ static Value evaluate_dropout(Row *row, Node *node, Place at)
     int rate = emission_scalar(row->e, node->attr[ATTR_RATE]);
     int k = row->counter++;
     text_printf(&row->before,
-                "%1$sconst uint64_t seed%2$d = ((const PlanState *)a->buffers[%3$d])->seed;\n"
+                "%1$sconst uint64_t seed%2$d =\n"
+                "%1$s    load_fixed_seed((const PlanState *)a->buffers[%3$d]);\n"
                 "%1$sconst uint64_t stream%2$d = (uint64_t)a->sizes[%4$d];\n"
-                "%1$sconst v16 rate%2$d = splat16((float)a->scalars[%5$d]);\n", row->indent, k,
+                "%1$sconst v@ rate%2$d = splat@((float)a->scalars[%5$d]);\n", row->indent, k,
                 buffer, stream, rate);
     const char *pixel = "0";
     if (!one_pixel) {
-        pixel = arena_printf(row->e->graph->arena, "pixel%d + i", k);
+        pixel = arena_printf(row->e->graph->arena, "pixel%d%s", k, row->e->dialect->along_row);
         text_printf(&row->before, "%sconst int64_t pixel%d = h * a->sizes[%d] + w;\n", row->indent,
                     k, emission_size(row->e, node->shape.dims[2]));
     }
     Value value = new_value(row, one_pixel && x.constant);
     text_printf(value_text(row, value),
-                "keep16(~less16(uniform16(seed%1$d, stream%1$d, n, 16 * %2$s, %3$s), rate%1$d), "
+                "keep@(~less@(uniform@(seed%1$d, stream%1$d, n, @ * %2$s, %3$s), rate%1$d), "
                 "%4$s) / (1 - rate%1$d);\n", k, at.block, pixel, x.name);
     return value;
 }
@@ -249,7 +199,7 @@ static Value evaluate_divide(Row *row, Node *node, Place at)
     Value x = operand(row, node, 0, at);
     int size = emission_size(row->e, (int64_t)node->attr[ATTR_PER_SAMPLE]);
     Value factor = new_value(row, true);
-    text_printf(&row->before, "splat16((float)(1.0 / ((double)a->sizes[%d]%s)));\n", size,
+    text_printf(&row->before, "splat@((float)(1.0 / ((double)a->sizes[%d]%s)));\n", size,
                 node->attr[ATTR_BATCHED] != 0 ? " * (double)a->batch" : "");
     Value value = new_value(row, x.constant);
     text_printf(value_text(row, value), "%s * %s;\n", x.name, factor.name);
@@ -260,27 +210,27 @@ static Value evaluate_divide(Row *row, Node *node, Place at)
 static const char *formula(Op op)
 {
     switch ((int)op) {
-    case OP_RELU: return "relu16($0)";
-    case OP_SILU: return "silu16($0)";
-    case OP_GELU: return "gelu16($0)";
-    case OP_SIGMOID: return "sigmoid16($0)";
+    case OP_RELU: return "relu@($0)";
+    case OP_SILU: return "silu@($0)";
+    case OP_GELU: return "gelu@($0)";
+    case OP_SIGMOID: return "sigmoid@($0)";
     case OP_EXPAND: return "$0";
     case OP_ADD: return "$0 + $1";
     case OP_SUB: return "$0 - $1";
     case OP_MUL: return "$0 * $1";
     case OP_DIV: return "$0 / $1";
-    case OP_LEAKY_RELU: return "select16(less16(splat16(0), $0), $0, $0 * $s)";
-    case OP_RELU_GRAD: return "keep16(less16(splat16(0), $1), $0)";
-    case OP_LEAKY_RELU_GRAD: return "select16(less16(splat16(0), $1), $0, $0 * $s)";
-    case OP_SILU_GRAD: return "silu_grad16($0, $1)";
-    case OP_GELU_GRAD: return "gelu_grad16($0, $1)";
+    case OP_LEAKY_RELU: return "select@(less@(splat@(0), $0), $0, $0 * $s)";
+    case OP_RELU_GRAD: return "keep@(less@(splat@(0), $1), $0)";
+    case OP_LEAKY_RELU_GRAD: return "select@(less@(splat@(0), $1), $0, $0 * $s)";
+    case OP_SILU_GRAD: return "silu_grad@($0, $1)";
+    case OP_GELU_GRAD: return "gelu_grad@($0, $1)";
     case OP_SIGMOID_GRAD: return "$0 * $1 * (1 - $1)";
     case OP_CROSS_ENTROPY_TERMS:
-        return "-($1 * max16(log16($0), splat16(-100))"
-               " + (1 - $1) * max16(log16(1 - $0), splat16(-100)))";
-    case OP_CROSS_ENTROPY_TERMS_GRAD: return "($0 - $1) / max16($0 * (1 - $0), splat16(1e-12f))";
-    case OP_LOGITS_CROSS_ENTROPY_TERMS: return "relu16($0) - $0 * $1 + log1p16(exp16(-abs16($0)))";
-    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: return "sigmoid16($0) - $1";
+        return "-($1 * max@(log@($0), splat@(-100))"
+               " + (1 - $1) * max@(log@(1 - $0), splat@(-100)))";
+    case OP_CROSS_ENTROPY_TERMS_GRAD: return "($0 - $1) / max@($0 * (1 - $0), splat@(1e-12f))";
+    case OP_LOGITS_CROSS_ENTROPY_TERMS: return "relu@($0) - $0 * $1 + log1p@(exp@(-abs@($0)))";
+    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: return "sigmoid@($0) - $1";
     default: return NULL;
     }
 }
@@ -338,9 +288,9 @@ static Value evaluate_constant(Row *row, const Node *node)
     Value value = new_value(row, true);
     double number = node->attr[ATTR_VALUE];
     if (isfinite(number))
-        text_printf(&row->before, "splat16((float)%.9g);\n", number);
+        text_printf(&row->before, "splat@((float)%.9g);\n", number);
     else
-        text_printf(&row->before, "splat16(%s);\n", number > 0 ? "INFINITY"
+        text_printf(&row->before, "splat@(%s);\n", number > 0 ? "INFINITY"
                                                    : number < 0 ? "-INFINITY" : "NAN");
     return value;
 }

@@ -349,7 +349,8 @@ static void print_reference(Text *text, const Node *node)
 
 static void print_shape(Text *text, const Node *node)
 {
-    text_printf(text, "%s[%s", node->type == TYPE_U8 ? "u8" : "f32",
+    static const char *const types[] = {"f32", "u8", "bf16"};
+    text_printf(text, "%s[%s", types[node->type],
                 node->shape.batched ? "N" : "");
     for (int i = 0; i < node->shape.rank; i++)
         text_printf(text, "%s%lld", i || node->shape.batched ? "," : "",
@@ -411,7 +412,7 @@ static void print_fusion(const Graph *graph, const Node *node, FILE *out)
         fprintf(out, "  ; at");
     if (!placed || !node->stored)
         return;
-    if (node->blocked)
+    if (node->block)
         fprintf(out, " blocked");
     print_place(node->slab, node->offset, out);
 }

@@ -17,6 +17,8 @@ static const char passes[] = "build infer specialise simplify differentiate tidy
 static const char fusions[] = "epilogue prologue statistics concat"; /* fuse.c */
 
 enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT };
+static const char all_targets[] = "host,cuda", all_precisions[] = "fp32,tf32,bf16";
+
 enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
@@ -34,8 +36,8 @@ static const Option options[] = {
     {'o', "output", "FILE", "write the plan to FILE (default: the model's name, .plan)"},
     {'D', "define", "NAME=VALUE", "set a param of the model"},
     {'I', "include", "DIR", "look in DIR too for files that `use` names"},
-    {OPTION_TARGET, "target", "LIST", "targets to write kernels for: host (default)"},
-    {OPTION_PRECISION, "precision", "NAME", "of the arithmetic: fp32 (default)"},
+    {OPTION_TARGET, "target", "LIST", "of host,cuda (default both)"},
+    {OPTION_PRECISION, "precision", "LIST", "on CUDA, of fp32,tf32,bf16 (default all; the host: fp32)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
     {OPTION_WINOGRAD, "winograd", NULL, "3x3 convolutions by Winograd where faster; error 1e-5"},
     {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
@@ -103,11 +105,12 @@ __attribute__((format(printf, 1, 2))) static int usage(const char *format, ...)
 
 /* ---- options --------------------------------------------------------------------------------- */
 
+/* In a list with blanks or commas. */
 static bool is_one_of(const char *word, const char *list)
 {
     const char *at = strstr(list, word);
     size_t length = strlen(word);
-    while (at && length && ((at != list && at[-1] != ' ') || (at[length] && at[length] != ' ')))
+    while (at && length && ((at != list && !strchr(" ,", at[-1])) || !strchr(" ,", at[length])))
         at = strstr(at + 1, word);
     return at && length;
 }
@@ -124,7 +127,7 @@ static int add_define(Compilation *c, char *text)
     return EXIT_FINE;
 }
 
-/* The first word of a comma list that does not stand in `known`, a list with blanks; or NULL. */
+/* The first word of a comma list that does not stand in `known`; or NULL. */
 static const char *unknown_word(Compilation *c, const char *list, const char *known)
 {
     for (;; list++) {
@@ -140,13 +143,19 @@ static const char *unknown_word(Compilation *c, const char *list, const char *kn
 
 static int set_targets(Compilation *c, const char *list)
 {
-    const char *unknown = unknown_word(c, list, "host");
+    const char *unknown = unknown_word(c, list, all_targets);
     c->targets = list;
-    if (unknown && !strcmp(unknown, "cuda"))
-        return usage("--target cuda: this build has the host target only");
-    if (unknown)
-        return usage("--target: no target is called '%s'; there is host", unknown);
-    return EXIT_FINE;
+    return unknown ? usage("--target: no target is called '%s'; there are %s", unknown, all_targets)
+                   : EXIT_FINE;
+}
+
+static int set_precision(Compilation *c, const char *list)
+{
+    const char *unknown = unknown_word(c, list, all_precisions);
+    c->precision = list;
+    return unknown ? usage("--precision: none is called '%s'; there are %s", unknown,
+                           all_precisions)
+                   : EXIT_FINE;
 }
 
 static int set_no_fuse(Compilation *c, const char *list)
@@ -170,12 +179,7 @@ static int set_option(Command *command, int value, char *text)
         c->include_dirs[c->n_include_dirs++] = text;
         break;
     case OPTION_TARGET: return set_targets(c, text);
-    case OPTION_PRECISION:
-        if (!strcmp(text, "tf32") || !strcmp(text, "bf16"))
-            return usage("--precision %s: the host target has fp32 only", text);
-        if (strcmp(text, "fp32"))
-            return usage("--precision: expected fp32, got '%s'", text);
-        break;
+    case OPTION_PRECISION: return set_precision(c, text);
     case OPTION_NO_FUSE: return set_no_fuse(c, text);
     case OPTION_WINOGRAD: c->winograd = true; break;
     case OPTION_STOP_AFTER:
@@ -278,30 +282,39 @@ static void write_header(const char *header, FILE *file)
     }
 }
 
+static bool write_source(Compilation *c, const PlanTarget *target, const PlanKernel *kernel,
+                         const char *folder)
+{
+    bool cuda = strncmp(target->name, "cuda", 4) == 0;
+    const char *path = arena_printf(c->arena, "%s/%s.%s", folder, kernel->name, cuda ? "cu" : "c");
+    FILE *file = fopen(path, "w");
+    if (file)
+        write_header(kernel->header, file);
+    bool fine = file && fprintf(file, "%s%s", target->prelude, kernel->body) >= 0;
+    if (file && fclose(file))
+        fine = false;
+    if (!fine)
+        error_system(c, "is there room, and may you write there?", "%s: %s", path,
+                     strerror(errno));
+    return fine;
+}
+
+/* One file a kernel, in FOLDER; of several targets in FOLDER/TARGET. */
 static void write_sources(Compilation *c, const Plan *plan, const char *folder)
 {
-    if (mkdir(folder, 0777) && errno != EEXIST) {
-        error_system(c, "give --emit-source a folder that can be made", "%s: %s", folder,
-                     strerror(errno));
-        return;
-    }
-    for (int t = 0; t < plan->n_targets; t++) {
-        const PlanTarget *target = &plan->targets[t];
-        for (int k = 0; k < target->n_kernels; k++) {
-            const PlanKernel *kernel = &target->kernels[k];
-            const char *path = arena_printf(c->arena, "%s/%s.c", folder, kernel->name);
-            FILE *file = fopen(path, "w");
-            if (file)
-                write_header(kernel->header, file);
-            bool fine = file && fprintf(file, "%s%s", target->prelude, kernel->body) >= 0;
-            if (file && fclose(file))
-                fine = false;
-            if (!fine) {
-                error_system(c, "is there room, and may you write there?", "%s: %s", path,
-                             strerror(errno));
-                return;
-            }
+    for (int t = -1; t < plan->n_targets; t++) {
+        const PlanTarget *target = t < 0 ? NULL : &plan->targets[t];
+        bool several = target && plan->n_targets > 1;
+        const char *inner = several ? arena_printf(c->arena, "%s/%s", folder, target->name)
+                                    : folder;
+        if (mkdir(inner, 0777) && errno != EEXIST) {
+            error_system(c, "give --emit-source a folder that can be made", "%s: %s", inner,
+                         strerror(errno));
+            return;
         }
+        for (int k = 0; target && k < target->n_kernels; k++)
+            if (!write_source(c, target, &target->kernels[k], inner))
+                return;
     }
 }
 
@@ -348,8 +361,8 @@ static int run_command(Command *command)
 
 int main(int argc, char **argv)
 {
-    Command command = {.c = {.arena = arena_open(), .precision = "fp32", .targets = "host",
-                             .messages = stderr}};
+    Command command = {.c = {.arena = arena_open(), .precision = all_precisions,
+                             .targets = "host", .messages = stderr}};
     int code = read_options(&command, argc, argv);
     if (!code)
         code = run_command(&command);

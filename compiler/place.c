@@ -1,7 +1,7 @@
 /* Where every stored tensor lies.
  *
- * needs: order; lower_temporaries() can tell what a group needs besides its tensors.
- * keeps: the groups and their order; gives stored nodes `blocked`, `slab` and `offset`, and
+ * needs: order; the graph's target can tell what a group needs besides its tensors.
+ * keeps: the groups and their order; gives stored nodes `block`, `slab` and `offset`, and
  *     temporaries theirs.
  * breaks: nothing.
  *
@@ -15,6 +15,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Tensors of fewer channels are plain: most of a block would be zeros. */
+enum { LEAST_BLOCKED = 8 };
 
 typedef struct Extent Extent;
 struct Extent {
@@ -53,10 +56,10 @@ static bool is_coefficients(const Node *node)
 
 int64_t node_bytes(const Node *node)
 {
-    int64_t element = node->type == TYPE_U8 ? 1 : 4;
+    int64_t element = node->type == TYPE_U8 ? 1 : node->type == TYPE_BF16 ? 2 : 4;
     int64_t count = shape_count(node->shape);
-    if (node->blocked)
-        count = round_up(node->shape.dims[0], PLAN_BLOCK) * node->shape.dims[1]
+    if (node->block)
+        count = round_up(node->shape.dims[0], node->block) * node->shape.dims[1]
                 * node->shape.dims[2];
     else if (is_coefficients(node))
         count = node->shape.dims[0] * round_up(node->shape.dims[1], PLAN_BLOCK);
@@ -104,6 +107,12 @@ static bool is_plain_result(const Graph *graph, const Node *node)
         if (graph->results[i].node == node)
             return true;
     return false;
+}
+
+/* Are packed weights there until parameters change, so that they need not be packed in every run? */
+static bool keeps_packed(const Graph *graph)
+{
+    return graph->program != PROGRAM_TRAIN || graph->target->keeps_packed;
 }
 
 static Node *named_source(const Graph *graph, const char *name)
@@ -184,7 +193,7 @@ static void collect(Placement *p)
         for (int t = 0; t < MAX_TEMPORARIES; t++) {
             if (!group->temporaries[t].bytes)
                 continue;
-            bool kept = t == TEMPORARY_PACKED && graph->program != PROGRAM_TRAIN;
+            bool kept = t == TEMPORARY_PACKED && keeps_packed(graph);
             add_extent(p, NULL, &group->temporaries[t], kept ? -1 : i, kept ? graph->n_groups : i);
         }
     }
@@ -226,7 +235,7 @@ static bool may_lie_over(const Group *group, const Node *leaf)
     if (root->op == OP_RUNNING_MEAN || root->op == OP_RUNNING_VAR)
         return leaf == root->inputs[0] && leaf != root->inputs[1];
     if (op_facts[root->op].kind != KIND_POINTWISE || !shape_equal(leaf->shape, root->shape)
-        || leaf->blocked != root->blocked || leaf->type != root->type)
+        || leaf->block != root->block || leaf->type != root->type)
         return false;
     bool pointwise = op_facts[anchor->op].kind == KIND_POINTWISE;
     if (operands_elsewhere(anchor, NULL, leaf, pointwise)
@@ -400,7 +409,7 @@ static int source_last_read(const Proof *proof, const Node *node)
 static void list_group(Proof *proof, const Group *group)
 {
     int end = proof->graph->n_groups;
-    const bool kept = proof->graph->program != PROGRAM_TRAIN; /* until parameters change */
+    const bool kept = keeps_packed(proof->graph);
     for (int r = -1; r < group->n_reductions; r++) {
         const Node *node = r < 0 ? group->root : group->reductions[r];
         int last = is_plain_result(proof->graph, node) ? end : proof->last_read[node->id];
@@ -487,11 +496,13 @@ void place(Graph *graph)
     for (int i = 0; i < graph->n_nodes; i++) {
         Node *node = graph->nodes[i];
         p.last_reader[node->id] = -1;
-        node->blocked = node->stored && node->shape.batched && node->shape.dims[0] >= PLAN_BLOCK / 2
-                        && op_facts[node->op].kind != KIND_SOURCE && !is_plain_result(graph, node);
+        bool blocked = node->stored && node->shape.batched && node->shape.dims[0] >= LEAST_BLOCKED
+                       && op_facts[node->op].kind != KIND_SOURCE && !is_plain_result(graph, node);
+        node->block = blocked ? graph->target->block : 0;
+        node->type = blocked ? graph->target->stored : node->type;
     }
     for (int i = 0; i < graph->n_groups; i++)
-        lower_temporaries(graph, graph->groups[i]);
+        graph->target->temporaries(graph, graph->groups[i]);
     collect(&p);
     for (int i = 0; i < graph->n_groups; i++)
         try_in_place(&p, graph->groups[i]);

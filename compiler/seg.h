@@ -65,8 +65,8 @@ struct Compilation {
     const SourceFile *source;
     Define *defines; int n_defines;
     const char **include_dirs; int n_include_dirs;
-    const char *precision;        /* "fp32" */
-    const char *targets;          /* "host" */
+    const char *precision;        /* of the CUDA targets, a comma list: "fp32,tf32,bf16" */
+    const char *targets;          /* a comma list: "host,cuda" */
     const char *no_fuse;          /* NULL: fuse all; "": nothing; else not those of a comma list */
     bool winograd;                /* --winograd: 3x3 convolutions by Winograd where it pays */
     bool input_gradients;         /* train also gives the gradient of every f32 input (tests) */
@@ -142,7 +142,7 @@ bool op_has_attribute(Op, Attribute);
 /* Default of an attribute; false where it must be given. `stride=kernel` is resolved by build. */
 bool op_attribute_default(Op, Attribute, double *value, Attribute *same_as);
 
-typedef enum { TYPE_F32, TYPE_U8 } Type;
+typedef enum { TYPE_F32, TYPE_U8, TYPE_BF16 } Type; /* BF16: from place on */
 
 /* Activations: batched, dims = C,H,W, rank 3. Fixed tensors: parameters in PyTorch's shapes
  * (rank 1, 2 or 4), coefficients [rows,C], scalars and other broadcastable fixed values [1,1,1]. */
@@ -178,7 +178,7 @@ struct Node {
     Group *group;         /* that computes it; NULL for sources and inlined nodes */
     int uses;             /* graph_count_uses */
     /* place */
-    bool blocked;         /* layout: channels in blocks of 16, else plain [C,H,W] */
+    int block;            /* layout: channels in blocks of so many; 0: plain [C,H,W] */
     Slab slab;
     int64_t offset;       /* bytes; times N in SLAB_ACTIVATIONS */
 };
@@ -193,6 +193,7 @@ typedef enum { PROGRAM_MODEL = -1, PROGRAM_TRAIN, PROGRAM_EVALUATE, PROGRAM_PRED
 
 typedef struct Graph {
     Compilation *compilation;
+    const struct Target *target;           /* from fuse on */
     Arena *arena;
     const char *name;     /* of the model */
     Program program;
@@ -297,12 +298,25 @@ int64_t node_bytes(const Node *);     /* as stored; of one sample where batched 
 /* Offsets of parameters and buffers, from the model's graph before it is specialised. */
 void place_parameters(Graph *model, Plan *);
 
-/* ---- lower.c emit.c emit_value.c write.c ----------------------------------------------------- */
+/* ---- lower.c lower_host.c lower_cuda.c ------------------------------------------------------- */
 
-/* Fills group->temporaries: called by place. */
-void lower_temporaries(Graph *, Group *);
-/* The steps of one program for the host target, added to the plan with the kernels they call. */
-void lower(Graph *, Plan *);
+/* What place and lower must know of the machine that a plan is for. */
+typedef struct Target {
+    const char *name;      /* of its PlanTarget: "host", "cuda-bf16" */
+    int block;             /* channels in a block of a blocked tensor, and in a generated vector */
+    Type stored;           /* of the elements of blocked tensors */
+    bool keeps_packed;     /* packed weights stay through training: Adam packs them again */
+    const char *folder, *extension; /* of its templates in compiler/kernels */
+    char *(*prelude)(const struct Target *, Arena *);
+    /* Fills group->temporaries: called by place. */
+    void (*temporaries)(Graph *, Group *);
+    /* The steps of one program, added to the plan's target with the kernels they call. */
+    void (*lower)(Graph *, Plan *, PlanTarget *);
+} Target;
+extern const Target targets[];
+extern const int n_targets;
+
+/* ---- emit.c emit_value.c emit_host.c emit_cuda.c write.c ------------------------------------- */
 
 /* A kernel's text: the generated row functions around a template. emit.c */
 typedef struct {
@@ -314,10 +328,15 @@ typedef struct {
     int64_t *sizes; int n_sizes;
     double *scalars; int n_scalars;
     int64_t parts;         /* a sample, of partial sums */
+    const struct Dialect *dialect;
 } Emission;
-void emit_read(Emission *, const char *operand, Node *node);  /* read_<operand> */
-/* write_y and finish_y; a buffer of partial sums for each reduction. */
-void emit_write(Emission *, const PlanBuffer *partials);
+/* read_<operand>; write_y and finish_y, with a buffer of partial sums for each reduction. */
+void emit_host_read(Emission *, const char *operand, Node *);
+void emit_host_write(Emission *, const PlanBuffer *partials);
+void emit_cuda_read(Emission *, const char *operand, Node *);
+void emit_cuda_write(Emission *, const PlanBuffer *partials);
+/* `@` in the text becomes the number of channels in a vector. */
+void emit_width(Emission *);
 PlanBuffer node_buffer(const Node *);
 /* Writes atomically (temporary file, fsync, rename). False after error_system. */
 bool write_plan(Compilation *, const Plan *, const char *path);

@@ -130,6 +130,7 @@ DEVICE v8 load_fixed8(const float *at)
     load_fixed4(at + 4, y.lane + 4);
     return y;
 }
+DEVICE uint64_t load_fixed_seed(const PlanState *state) { return load_fixed(&state->seed); }
 /* One pixel of `channels` <= 8 planes of a plain tensor; the other lanes are zero. */
 DEVICE v8 load_plain8(const float *at, int64_t plane, int channels)
 {
@@ -148,6 +149,38 @@ DEVICE void store_plain8(float *at, int64_t plane, int channels, v8 value)
     EACH_LANE {
         if (i < channels)
             store_global(at + i * plane, value.lane[i]);
+    }
+}
+
+/* ---- sums ------------------------------------------------------------------------------------ */
+
+/* Count, mean and squared deviations from it, with one element more. */
+DEVICE void add_moments(v8 sums[3], v8 x)
+{
+    sums[0] += splat8(1);
+    v8 d = x - sums[1];
+    sums[1] += d * (1.0f / sums[0].lane[0]);
+    sums[2] += d * (x - sums[1]);
+}
+DEVICE void merge_moments(v8 into[3], const v8 from[3])
+{
+    float total = into[0].lane[0] + from[0].lane[0];
+    float share = total > 0 ? from[0].lane[0] / total : 0.0f;
+    v8 shift = from[1] - into[1];
+    into[2] += from[2] + shift * shift * (into[0].lane[0] * share);
+    into[1] += shift * share;
+    into[0] = splat8(total);
+}
+/* Rows of partial sums are as long as `blocks` channel blocks, rounded up to 16 channels. */
+template <int ROWS>
+DEVICE void store_partials(float *partials, int64_t part, int blocks, int cb, const v8 *sums)
+{
+    int row = (blocks + 1) / 2 * 16;
+    float *to = partials + part * ROWS * row + 8 * cb;
+    UNROLL for (int k = 0; k < ROWS; k++) {
+        store8(to + k * row, sums[k]);
+        if (cb + 1 == blocks && blocks % 2)
+            store8(to + k * row + 8, splat8(0));
     }
 }
 

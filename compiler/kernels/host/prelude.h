@@ -47,6 +47,9 @@ typedef uint32_t v16w __attribute__((vector_size(64), may_alias));
 
 INLINE v16 load16(const float *at) { return *(const v16u *)at; }
 INLINE void store16(float *at, v16 value) { *(v16u *)at = value; }
+INLINE float load_fixed(const float *at) { return *at; }
+INLINE v16 load_fixed16(const float *at) { return load16(at); }
+INLINE uint64_t load_fixed_seed(const PlanState *state) { return state->seed; }
 INLINE v16 splat16(float value) { return value - (v16){0}; }
 INLINE v16i lanes16(void)
 {

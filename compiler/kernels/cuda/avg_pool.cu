@@ -1,0 +1,45 @@
+/* Average pooling: y[p][q] = the sum of x over a window of kernel * kernel pixels, divided by
+ * kernel * kernel: zeros of the padding are counted. A thread reads the window of its pixel.
+ * WINDOW is the kernel where it is small, so that its pixels are loaded at the same time, else 0.
+ *
+ * own buffers: none    own scalars: none    own shared bytes: 0
+ * sizes: C H W of x; K P Q of the result; parts a sample; pixels of the result a part; channel
+ * blocks a thread block; kernel stride padding */
+enum {
+    SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
+    SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING
+};
+
+DEVICE v8 mean_of_window(const Arguments *a, int n, int cb, int p, int q)
+{
+    const int *s = a->sizes;
+    const int kernel = WINDOW ? WINDOW : s[SIZE_KERNEL];
+    int top = p * s[SIZE_STRIDE] - s[SIZE_PADDING], left = q * s[SIZE_STRIDE] - s[SIZE_PADDING];
+    v8 sum = splat8(0.0f);
+    UNROLL for (int i = 0; i < kernel; i++) {
+        v8 row = splat8(0.0f);
+        UNROLL for (int j = 0; j < kernel; j++) {
+            int h = top + i, w = left + j;
+            if (h >= 0 && h < s[SIZE_H] && w >= 0 && w < s[SIZE_W])
+                row += read_x(a, n, cb, h, w);
+        }
+        sum += row;
+    }
+    return sum * (1.0f / (float)(kernel * kernel));
+}
+
+ENTRY
+{
+    const Arguments *a = &arguments;
+    const int *s = a->sizes;
+    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES];
+    Walk walk = walk_of_thread(blocks, s[SIZE_P] * s[SIZE_Q], s[SIZE_PARTS], s[SIZE_PIXELS], lanes);
+    Accumulators sums;
+    clear_y(&sums);
+    for (int i = walk.first; i < walk.end; i += walk.step) {
+        int p = i / s[SIZE_Q], q = i % s[SIZE_Q];
+        v8 value = mean_of_window(a, walk.n, walk.cb, p, q);
+        write_y(a, walk.n, walk.cb, p, q, value, &sums);
+    }
+    finish_block(a, walk.n, walk.part, walk.cb, blocks, lanes, &sums, 0);
+}

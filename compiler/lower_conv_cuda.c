@@ -1,0 +1,9 @@
+/* Convolutions on CUDA: to be written. */
+#include "lower_conv_cuda.h"
+#include "seg.h"
+
+void lower_conv_cuda(const ConvShape *shape, CudaPrecision precision, ConvCudaLowering *lowering)
+{
+    (void)shape, (void)precision, (void)lowering;
+    bug("lower: no convolutions on CUDA yet");
+}

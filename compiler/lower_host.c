@@ -1,0 +1,206 @@
+/* Groups to steps of the host target.
+ *
+ * A group becomes one call of a template (kernels/host/) between generated rows (emit_host.c), with
+ * a step before it that packs a contraction's weights, and one behind it for every reduction over
+ * the batch that adds up the partial sums in a fixed order. Which template serves an operator, and
+ * its own buffers and sizes, is said here and nowhere else.
+ */
+#include "lower.h"
+
+#include <string.h>
+
+#include "emit.h"
+#include "kernel_files.h"
+#include "lower_small.h"
+
+/* Sizes that host templates have of their own, behind C H W and K P Q: parts and rows. */
+enum { RESERVED_SIZES = 2 };
+
+/* One call of a template, with what only the host's need. */
+typedef struct {
+    Call call;
+    int64_t scratch;
+    ConvLowering conv;          /* of the conv family */
+} HostCall;
+
+static void describe_conv(const Graph *graph, const Node *anchor, HostCall *host)
+{
+    Call *call = &host->call;
+    ConvLowering *conv = &host->conv;
+    ConvShape shape = conv_shape(anchor);
+    shape.direct_only = !graph->compilation->winograd;
+    if (anchor->op == OP_CONV_GRAD_WEIGHT)
+        lower_conv_grad_weight(&shape, conv);
+    else
+        lower_conv(&shape, conv);
+    *call = (Call){ .defines = "", .template = conv->template, .n_sizes = conv->n_sizes,
+                    .parts = conv->parts, .writes = anchor->op != OP_CONV_GRAD_WEIGHT };
+    memcpy(call->sizes, conv->sizes, (size_t)call->n_sizes * sizeof *call->sizes);
+    host->scratch = conv->scratch_bytes;
+}
+
+static void describe(const Graph *graph, const Group *group, HostCall *host)
+{
+    *host = (HostCall){ 0 };
+    Call *call = &host->call;
+    if (is_conv(group->anchor)) {
+        describe_conv(graph, group->anchor, host);
+        return;
+    }
+    describe_call(graph, group, RESERVED_SIZES, call);
+    if (op_facts[group->anchor->op].kind == KIND_SMALL)
+        return;
+    template_parts(call->template, call->sizes, &call->parts, &call->sizes[7]);
+    call->sizes[6] = call->parts;
+    host->scratch = template_scratch(call->template, call->sizes);
+}
+
+void host_temporaries(Graph *graph, Group *group)
+{
+    HostCall host;
+    describe(graph, group, &host);
+    Temporary *t = group->temporaries;
+    memset(t, 0, sizeof group->temporaries);
+    t[TEMPORARY_PACKED].bytes = host.conv.packed_bytes;
+    t[TEMPORARY_WORKSPACE].bytes = host.conv.workspace_bytes;
+    t[TEMPORARY_SAMPLES].bytes = host.conv.workspace_sample_bytes;
+    t[TEMPORARY_SAMPLES].batched = true;
+    partial_temporaries(group, host.call.parts);
+}
+
+/* ---- kernels --------------------------------------------------------------------------------- */
+
+/* One that has no generated rows. */
+static int add_plain_kernel(Lowering *l, const char *template)
+{
+    Arena *arena = l->graph->arena;
+    const char *stem = arena_printf(arena, "%.*s", (int)(strlen(template) - 2), template);
+    return add_kernel(l, stem, "", template_text(l, template), "");
+}
+
+/* The micro-kernels of the conv family: one text of their own that every kernel is linked with. */
+static void add_library(Lowering *l)
+{
+    if (l->target->n_kernels)
+        return;
+    l->target->kernels = lower_append(l->graph->arena, NULL, &l->target->n_kernels, sizeof(PlanKernel));
+    l->target->kernels[0] = (PlanKernel){ (char *)"library_conv_tiles", (char *)"",
+                                          (char *)template_text(l, "conv_tiles.c") };
+}
+
+/* ---- one group ------------------------------------------------------------------------------- */
+
+static void lower_pack(Lowering *l, const Group *group, const ConvLowering *conv)
+{
+    if (!conv->packed_bytes)
+        return;
+    PlanStep *step = add_step(l, add_plain_kernel(l, conv->pack_template), group);
+    step->once = l->graph->program != PROGRAM_TRAIN;
+    PlanBuffer buffers[] = { node_buffer(group->anchor->inputs[1]),
+                             temporary_buffer(&group->temporaries[TEMPORARY_PACKED]) };
+    fill_step(l, step, buffers, 2, conv->pack_sizes, conv->n_pack_sizes, NULL, 0);
+    step->label = label_of(l, group, " pack");
+}
+
+static void lower_finish(Lowering *l, const Group *group, const Call *call, const Node *reduction,
+                         PlanBuffer partials)
+{
+    Call finish;
+    describe_finish(l->graph, reduction, call->parts, partials, &finish);
+    PlanStep *step = add_step(l, add_plain_kernel(l, finish.template), group);
+    fill_step(l, step, finish.buffers, finish.n_buffers, finish.sizes, finish.n_sizes, NULL, 0);
+    step->label = finish_label(l->graph, reduction);
+}
+
+static void emit_rows_of(Emission *e, const Group *group, const PlanBuffer *partials, bool writes)
+{
+    Node *anchor = group->anchor;
+    if (!node_pointwise(anchor) && !node_reduces_batch(anchor))
+        for (int i = 0; i < anchor->n_inputs; i++)
+            if (anchor->inputs[i]->shape.batched)
+                emit_host_read(e, operand_name(e->graph->arena, anchor, i), anchor->inputs[i]);
+    if (writes)
+        emit_host_write(e, partials);
+}
+
+static void own_conv_buffers(const Group *group, Call *call)
+{
+    const Temporary *t = group->temporaries;
+    if (group->anchor->op == OP_CONV_GRAD_WEIGHT)
+        call->buffers[call->n_buffers++] = node_buffer(group->anchor);
+    if (t[TEMPORARY_PACKED].bytes)
+        call->buffers[call->n_buffers++] = temporary_buffer(&t[TEMPORARY_PACKED]);
+    if (t[TEMPORARY_WORKSPACE].bytes)
+        call->buffers[call->n_buffers++] = temporary_buffer(&t[TEMPORARY_WORKSPACE]);
+    if (t[TEMPORARY_SAMPLES].bytes)
+        call->buffers[call->n_buffers++] = temporary_buffer(&t[TEMPORARY_SAMPLES]);
+}
+
+static void lower_group(Lowering *l, Group *group)
+{
+    Arena *arena = l->graph->arena;
+    HostCall host;
+    PlanBuffer partials[MAX_REDUCTIONS];
+    describe(l->graph, group, &host);
+    Call *call = &host.call;
+    if (is_conv(group->anchor)) {
+        own_conv_buffers(group, call);
+        lower_pack(l, group, &host.conv);
+    }
+    Node *const *reductions;
+    int n = group_reductions(group, &reductions);
+    for (int r = 0; r < n; r++)
+        partials[r] = temporary_buffer(&group->temporaries[TEMPORARY_PARTIALS + r]);
+    Emission e = begin_emission(l, group, call, &host_dialect);
+    if (op_facts[group->anchor->op].kind != KIND_SMALL)
+        emit_rows_of(&e, group, partials, call->writes);
+    const char *stem = arena_printf(arena, "%.*s%.*s", (int)(strlen(call->template) - 2),
+                                    call->template, (int)e.name.length, e.name.text);
+    emit_width(&e);
+    int kernel = add_kernel(l, stem, e.text.text, template_text(l, call->template),
+                            header_of(l->graph, group));
+    PlanStep *step = add_step(l, kernel, group);
+    fill_call_step(l, step, &e);
+    step->scratch = host.scratch;
+    for (int r = 0; r < n; r++)
+        lower_finish(l, group, call, reductions[r], partials[r]);
+}
+
+static void lower_adam(Lowering *l)
+{
+    int64_t bytes = l->plan->trainable_bytes, count = bytes / 4;
+    if (!bytes)
+        return;
+    PlanBuffer buffers[] = {
+        { SLAB_PARAMETERS, 0, bytes }, { SLAB_GRADIENTS, 0, bytes }, { SLAB_MOMENTS, 0, bytes },
+        { SLAB_MOMENTS, bytes, bytes }, { SLAB_FIXED, 0, PLAN_STATE_BYTES },
+    };
+    PlanStep *step = add_step(l, add_plain_kernel(l, "adam.c"), NULL);
+    fill_step(l, step, buffers, 5, &count, 1, NULL, 0);
+    step->flops = 12 * (double)count;
+    step->label = (char *)"adam";
+}
+
+char *host_prelude(const Target *target, Arena *arena)
+{
+    (void)target;
+    return (char *)arena_printf(arena, "%s%s", kernel_file("host/prelude.h"),
+                                kernel_file("host/conv_tiles.h"));
+}
+
+void host_lower(Graph *graph, Plan *plan, PlanTarget *target)
+{
+    Lowering l = lower_begin(graph, plan, target);
+    add_library(&l);
+    for (int i = 0; i < graph->n_groups; i++)
+        if (graph->groups[i]->once)
+            lower_group(&l, graph->groups[i]);
+    for (int i = 0; i < graph->n_groups; i++)
+        if (!graph->groups[i]->once)
+            lower_group(&l, graph->groups[i]);
+    if (graph->program == PROGRAM_TRAIN)
+        lower_adam(&l);
+    for (int i = 0; i < l.program->n_steps; i++)
+        if (l.program->steps[i].scratch > l.program->scratch_bytes)
+            l.program->scratch_bytes = l.program->steps[i].scratch;
+}

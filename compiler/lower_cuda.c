@@ -190,6 +190,22 @@ static bool has_room(const Chain *chain, const Call *more)
         && scalars <= MAX_OWN_SCALARS;
 }
 
+/* Threads of a chain do not wait for each other: a result may lie over what another call uses only
+ * where it lies over it channel by channel, that is, exactly. */
+static bool keeps_apart(const Chain *chain, const Call *more)
+{
+    const PlanBuffer *result = &more->buffers[more->n_buffers - 1];
+    for (int i = 0; i < chain->n_calls; i++)
+        for (int k = 0; k < chain->calls[i].n_buffers; k++) {
+            const PlanBuffer *used = &chain->calls[i].buffers[k];
+            bool same = used->offset == result->offset && used->bytes == result->bytes;
+            if (used->slab == result->slab && !same && used->offset < result->offset + result->bytes
+                && result->offset < used->offset + used->bytes)
+                return false;
+        }
+    return true;
+}
+
 static const char *function_name(Lowering *l, const Call *call)
 {
     return arena_printf(l->graph->arena, "%.*s", (int)(strlen(call->template) - 3), call->template);
@@ -272,7 +288,8 @@ static void lower_small_group(Lowering *l, const Group *group, Chain *chain)
     describe_call(l->graph, group, RESERVED_SIZES, &call);
     bool folds = group->anchor->op == OP_FOLD_WEIGHT || group->anchor->op == OP_FOLD_BIAS;
     if (!folds && chain->n_calls && chain->channels == call.sizes[0]
-        && chain->group->once == group->once && has_room(chain, &call)) {
+        && chain->group->once == group->once && has_room(chain, &call)
+        && keeps_apart(chain, &call)) {
         chain->calls[chain->n_calls++] = call;
         return;
     }

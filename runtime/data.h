@@ -17,15 +17,6 @@
 
 #include "run.h"
 
-/* ---- parallel.c ------------------------------------------------------------------------------ */
-
-/* Calls work(context, i) for every i < count on `workers` threads (0: one a processor), in no
- * order. tick(tick_context, done, count), where it is not NULL, is called on the caller's thread
- * about ten times a second and at the end; when it returns false no more work is started. False if
- * stopped. */
-bool parallel_for(int count, int workers, void (*work)(void *context, int index), void *context,
-                  bool (*tick)(void *tick_context, int done, int count), void *tick_context);
-
 /* ---- image.c, image_jpeg.c, image_png.c, image_gif.c ----------------------------------------- */
 
 typedef enum { IMAGE_UNKNOWN, IMAGE_JPEG, IMAGE_PNG, IMAGE_GIF } ImageFormat;

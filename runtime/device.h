@@ -1,5 +1,5 @@
-/* What a device does. One implementation each: device_host.c (and device_cuda.c, later); device.c
- * finds them by name. Only the executor calls these functions.
+/* What a device does. One implementation each: device_host.c and device_cuda.c; device.c finds them
+ * by name. Only the executor calls these functions.
  *
  * Memory is handed around as pointers that only the device may follow; offsets may be added to
  * them. Work is given as whole programs: arrays of steps with their buffers resolved for a batch,
@@ -8,9 +8,11 @@
 #ifndef DEVICE_H
 #define DEVICE_H
 
+#include <pthread.h>
+
 #include "run.h"
 
-/* The kernels of a target, built for this device and loaded. */
+/* The kernels of a target, built for this device and loaded; only the device looks inside. */
 typedef struct DeviceKernels DeviceKernels;
 
 typedef struct {
@@ -50,7 +52,7 @@ struct Device {
 
 Device *device_host_open(const DeviceOptions *, Error *);
 
-/* ---- host_cache.c: the folder of built kernels ----------------------------------------------- */
+/* ---- kernel_cache.c: the folder of built kernels --------------------------------------------- */
 
 typedef struct {
     char folder[3072];          /* ours alone to write */
@@ -64,8 +66,45 @@ void cache_path(const KernelCache *, const char *name, char path[4096]);
 /* A file that is whole: its contents were sealed with their length and checksum, which stand behind
  * them (linkers and loaders do not look there). */
 bool cache_has(const char *path);
+/* Its contents without the seal, NUL behind them; NULL where it is not there or not whole. */
+char *cache_read(const char *path, size_t *bytes);
 /* Seals what a tool wrote into `temporary`, and gives it its name. */
 bool cache_seal(const char *temporary, const char *path, Error *);
+/* Replaces a file at once. */
+bool cache_write(const char *path, const void *bytes, size_t size, bool sealed, Error *);
+/* The name of a file beside `path` that nobody else writes. */
+void cache_temporary(const char *path, char temporary[4096]);
+
+/* ---- kernel_build.c: those kernels that the cache does not hold ------------------------------ */
+
+typedef struct {
+    const PlanKernel *kernel;
+    char key[33];               /* of its text and the tool */
+    char *source, *object;      /* paths: the text, and what is built from it */
+} KernelUnit;
+typedef struct {
+    const KernelCache *cache;
+    const DeviceOptions *options;
+    const PlanTarget *target;
+    const char *file;           /* the plan's, for messages */
+    const char *tool;           /* all that what is built depends on besides the text */
+    const char *endings[2];     /* of the two files: "c", "o" */
+    /* Builds unit->object from `text`, which stands in unit->source; on any thread. what: for
+     * messages, "unet.plan: kernel conv_relu". */
+    bool (*compile)(void *context, const KernelUnit *unit, const char *text, const char *what,
+                    Error *);
+    void *context;
+    /* filled in by kernel_build_open: those needed, and functions that others call */
+    KernelUnit *units; int n_units;
+    int *missing; int n_missing; /* units that are built */
+    pthread_mutex_t lock;
+    int built;
+    bool failed;
+    Error error;                /* the first */
+} KernelBuild;
+bool kernel_build_open(KernelBuild *, const bool *needed, Error *);
+bool kernel_build_missing(KernelBuild *, int workers, Error *);
+void kernel_build_close(KernelBuild *);
 
 /* ---- host_compiler.c: the system's C compiler ------------------------------------------------ */
 
@@ -91,13 +130,13 @@ bool compiler_link(const HostCompiler *, char *const *objects, int n_objects, co
 
 /* ---- host_build.c: kernels of a target -> a loaded shared object ----------------------------- */
 
-struct DeviceKernels {
+typedef struct {
     void *library;
     KernelFunction **functions; /* as the target's kernels; NULL where not needed */
-};
-DeviceKernels *host_build(const HostCompiler *, const KernelCache *, const DeviceOptions *,
-                          int workers, const PlanTarget *, const bool *needed, const char *file,
-                          Error *);
-void host_unload(DeviceKernels *);
+} HostKernels;
+HostKernels *host_build(const HostCompiler *, const KernelCache *, const DeviceOptions *,
+                        int workers, const PlanTarget *, const bool *needed, const char *file,
+                        Error *);
+void host_unload(HostKernels *);
 
 #endif

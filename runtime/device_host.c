@@ -28,14 +28,14 @@ static DeviceKernels *build(Device *device, const PlanTarget *target, const bool
                             const char *file, Error *error)
 {
     HostDevice *host = (HostDevice *)device;
-    return host_build(&host->compiler, &host->cache, &device->options, device->scratch_copies,
-                      target, needed, file, error);
+    return (DeviceKernels *)host_build(&host->compiler, &host->cache, &device->options,
+                                       device->scratch_copies, target, needed, file, error);
 }
 
 static void unload(Device *device, DeviceKernels *kernels)
 {
     (void)device;
-    host_unload(kernels);
+    host_unload((HostKernels *)kernels);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -96,6 +96,7 @@ static double now(void)
 static bool run(Device *device, const DeviceRun *work, Error *error)
 {
     (void)error;
+    const HostKernels *kernels = (const HostKernels *)work->kernels;
     KernelArguments arguments = { .batch = work->batch, .threads = device->scratch_copies,
                                   .scratch = work->scratch, .scratch_bytes = work->scratch_bytes };
     for (int i = 0; i < work->n_steps; i++) {
@@ -105,7 +106,7 @@ static bool run(Device *device, const DeviceRun *work, Error *error)
             arguments.buffers = step->buffers;
             arguments.sizes = step->plan->sizes;
             arguments.scalars = step->plan->scalars;
-            work->kernels->functions[step->plan->kernel](&arguments);
+            kernels->functions[step->plan->kernel](&arguments);
         }
         if (work->times)
             work->times[i] = step->plan->once && !work->once ? 0 : now() - start;

@@ -8,7 +8,7 @@
  * Steps marked `once` (packing of weights, folding of batch norm) depend on parameters only. They
  * run when parameters may have changed since, and when another program has used SLAB_FIXED since.
  * Whether a program changes parameters is seen from what it touches: Adam's moments, or buffers it
- * updates. A program that `keeps_once` does those steps' work again itself when it has changed them.
+ * updates. A program that `keeps_once` does those steps' work again itself.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -12,7 +12,6 @@
 #include <limits.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,11 +120,8 @@ bool compiler_run(const HostCompiler *compiler, char *const *arguments, int n_ar
 static bool make_file(const HostCompiler *compiler, char **arguments, int n, const char *result,
                       const char *what, Error *error)
 {
-    static atomic_uint counter;
     char temporary[PATH_MAX], log[PATH_MAX + 8];
-    int folder = (int)(strrchr(result, '/') - result);
-    snprintf(temporary, sizeof temporary, "%.*s/tmp-%ld-%u", folder, result, (long)getpid(),
-             atomic_fetch_add(&counter, 1));
+    cache_temporary(result, temporary);
     snprintf(log, sizeof log, "%s.log", result);
     arguments[n++] = (char *)"-o";
     arguments[n++] = temporary;

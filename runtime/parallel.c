@@ -2,12 +2,14 @@
  *
  * Threads take the next index from a counter until none is left. The caller waits and reports
  * progress, so that a callback never runs on a thread its owner does not know. Pieces are files to
- * decode or pictures to draw, milliseconds each: a lock a piece costs nothing that can be measured.
+ * decode, pictures to draw or kernels to build, milliseconds each: a lock a piece costs nothing
+ * that can be measured. Signals are for the caller's thread, which may have handlers.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <time.h>
 
-#include "data.h"
+#include "run.h"
 
 enum { MAX_WORKERS = 64, TICK_NANOSECONDS = 100000000 };
 
@@ -59,6 +61,18 @@ static void loop_wait(Loop *loop, bool (*tick)(void *, int, int), void *tick_con
     }
 }
 
+static int start_threads(Loop *loop, pthread_t *threads, int workers)
+{
+    sigset_t all, before;
+    int started = 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (started < workers && pthread_create(&threads[started], NULL, loop_thread, loop) == 0)
+        started++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
 bool parallel_for(int count, int workers, void (*work)(void *context, int index), void *context,
                   bool (*tick)(void *tick_context, int done, int count), void *tick_context)
 {
@@ -69,12 +83,8 @@ bool parallel_for(int count, int workers, void (*work)(void *context, int index)
     pthread_mutex_init(&loop.lock, NULL);
     pthread_cond_init(&loop.changed, NULL);
     pthread_t threads[MAX_WORKERS];
-    int started = 0;
     pthread_mutex_lock(&loop.lock);
-    while (started < workers && pthread_create(&threads[started], NULL, loop_thread, &loop) == 0) {
-        started++;
-        loop.running++;
-    }
+    int started = loop.running = start_threads(&loop, threads, workers);
     loop_wait(&loop, tick, tick_context);
     pthread_mutex_unlock(&loop.lock);
     for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);

@@ -53,6 +53,15 @@ int64_t system_memory(void);
 /* Model and features of the processor: programs built for one run on another with the same text. */
 void system_cpu(char *text, size_t size);
 
+/* ---- parallel.c ---------------------------------------------------------------------------- */
+
+/* Calls work(context, i) for every i < count on `workers` threads (0: one a processor), in no
+ * order. tick(tick_context, done, count), where it is not NULL, is called on the caller's thread
+ * about ten times a second and at the end; when it returns false no more work is started. False if
+ * stopped. */
+bool parallel_for(int count, int workers, void (*work)(void *context, int index), void *context,
+                  bool (*tick)(void *tick_context, int done, int count), void *tick_context);
+
 /* ---- plan.c -------------------------------------------------------------------------------- */
 
 /* Everything is checked: what is returned can be run without looking at its offsets again. */

@@ -1,4 +1,4 @@
-/* The folder of built kernels.
+/* The folder of built kernels, of the host and of CUDA.
  *
  * Files are named by the hash of what they were made from, so they never go stale and the folder
  * may be deleted at any time. What the compiler writes there is sealed: its length and a checksum
@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,12 @@ void cache_path(const KernelCache *cache, const char *name, char path[4096])
 
 /* ---- seals ----------------------------------------------------------------------------------- */
 
+static bool cannot_write(const char *path, int reason, Error *error)
+{
+    return fail(error, EXIT_ENVIRONMENT, "make room there, or set SEG_CACHE to another folder",
+                "cannot write %s: %s", path, strerror(reason));
+}
+
 static void make_seal(const char *bytes, size_t size, unsigned char seal[SEAL_BYTES])
 {
     uint64_t facts[2] = { size, XXH64(bytes, size, 0) };
@@ -126,18 +133,28 @@ static void make_seal(const char *bytes, size_t size, unsigned char seal[SEAL_BY
     memcpy(seal + 8, facts, sizeof facts); /* the cache never leaves this machine's byte order */
 }
 
+char *cache_read(const char *path, size_t *bytes)
+{
+    unsigned char seal[SEAL_BYTES];
+    char *content = file_read(path, bytes, NULL);
+    if (content && *bytes > SEAL_BYTES) {
+        *bytes -= SEAL_BYTES;
+        make_seal(content, *bytes, seal);
+        if (memcmp(seal, content + *bytes, SEAL_BYTES) == 0) {
+            content[*bytes] = 0;
+            return content;
+        }
+    }
+    free(content);
+    return NULL;
+}
+
 bool cache_has(const char *path)
 {
     size_t size;
-    unsigned char seal[SEAL_BYTES];
-    char *bytes = file_read(path, &size, NULL);
-    bool whole = bytes && size > SEAL_BYTES;
-    if (whole) {
-        make_seal(bytes, size - SEAL_BYTES, seal);
-        whole = memcmp(seal, bytes + size - SEAL_BYTES, SEAL_BYTES) == 0;
-    }
-    free(bytes);
-    return whole;
+    char *content = cache_read(path, &size);
+    free(content);
+    return content != NULL;
 }
 
 bool cache_seal(const char *temporary, const char *path, Error *error)
@@ -160,6 +177,33 @@ bool cache_seal(const char *temporary, const char *path, Error *error)
         return true;
     reason = written ? errno : reason;
     unlink(temporary);
-    return fail(error, EXIT_ENVIRONMENT, "make room there, or set SEG_CACHE to another folder",
-                "cannot write %s: %s", path, strerror(reason));
+    return cannot_write(path, reason, error);
+}
+
+void cache_temporary(const char *path, char temporary[4096])
+{
+    static atomic_uint counter;
+    int folder = (int)(strrchr(path, '/') - path);
+    snprintf(temporary, 4096, "%.*s/tmp-%ld-%u", folder, path, (long)getpid(),
+             atomic_fetch_add(&counter, 1));
+}
+
+bool cache_write(const char *path, const void *bytes, size_t size, bool sealed, Error *error)
+{
+    char temporary[PATH_MAX];
+    cache_temporary(path, temporary);
+    FILE *out = fopen(temporary, "wbe");
+    bool written = out && fwrite(bytes, 1, size, out) == size;
+    int reason = errno;
+    if (out && fclose(out) != 0 && written) {
+        written = false;
+        reason = errno;
+    }
+    if (written && sealed)
+        return cache_seal(temporary, path, error);
+    if (written && rename(temporary, path) == 0)
+        return true;
+    reason = written ? errno : reason;
+    unlink(temporary);
+    return cannot_write(path, reason, error);
 }

@@ -65,7 +65,7 @@ template <class T> DEVICE void store_shared(unsigned at, T value) { *(T *)(share
 
 DEVICE unsigned shared_address(unsigned at)
 {
-    return (unsigned)__cvta_generic_to_shared(shared_bytes + at);
+    return (unsigned)__cvta_generic_to_shared(shared_bytes) + at;
 }
 
 /* 16 bytes into shared memory, or 16 bytes of zeros where not `valid`; they are there after

@@ -5,7 +5,8 @@
 #   make demo       trains a small U-Net        make codediff AGAINST=REF: emitted source, then and now
 #   make install PREFIX=/usr/local DESTDIR=     make clean
 #
-# CC=clang works as well. SAN=1 builds everything with AddressSanitizer and
+# CC=clang works as well. CXX is needed for tests/simt/ alone, the emulator of a CUDA device; without
+# one those tests are skipped. SAN=1 builds everything with AddressSanitizer and
 # UndefinedBehaviorSanitizer in build-san/. The runtime never links an object of the compiler, and
 # the compiler none of the runtime: each is an archive of its own, and tests may link both.
 .DELETE_ON_ERROR:
@@ -14,6 +15,7 @@
 MAKEFLAGS += --no-builtin-rules
 
 CC = gcc
+CXX = g++
 OPTIMISE = -O2 -g
 WARNINGS = -Wall -Wextra -Wshadow -Werror
 PREFIX = /usr/local
@@ -40,6 +42,12 @@ RUNTIME_C := $(wildcard runtime/*.c)
 KERNEL_FILES := $(wildcard compiler/kernels/*/*.c compiler/kernels/*/*.h compiler/kernels/*/*.cu)
 TESTS_C := $(wildcard tests/test_*.c tests/*/test_*.c)
 SUPPORT_C := $(filter-out $(TESTS_C),$(wildcard tests/*.c))
+SIMT_C := $(filter-out $(TESTS_C),$(wildcard tests/simt/*.c))
+SIMT_CC := $(wildcard tests/simt/*.cc)
+# Fibers are nothing for the sanitizers.
+ifneq ($(SAN)$(if $(shell command -v $(firstword $(CXX))),,none),)
+TESTS_C := $(filter-out tests/simt/%,$(TESTS_C))
+endif
 
 # One short line a file; V=1 shows the commands.
 say = $(if $(V),,@echo "  $(1)  $(@:$(B)/%=%)"; )
@@ -62,6 +70,7 @@ $(B)/segrun: $(B)/obj/runtime/main.o $(B)/runtime.a
 $(B)/compiler.a: $(COMPILER_O)
 $(B)/runtime.a: $(RUNTIME_O)
 $(B)/support.a: $(call object,$(SUPPORT_C))
+$(B)/simt.a: $(call object,$(SIMT_C)) $(patsubst %.cc,$(B)/obj/%.o,$(SIMT_CC))
 $(B)/%.a:
 	@rm -f $@
 	@ar rcs $@ $^
@@ -69,6 +78,11 @@ $(B)/%.a:
 $(B)/tests/%: $(B)/obj/tests/%.o $(B)/support.a $(B)/compiler.a $(B)/runtime.a
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
+
+# Kernels of the emulator call it back.
+$(B)/tests/simt/%: $(B)/obj/tests/simt/%.o $(B)/simt.a $(B)/support.a $(B)/compiler.a $(B)/runtime.a
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CXX) $(LDFLAGS) -rdynamic -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
 
 # ---- objects -------------------------------------------------------------------------------------
 
@@ -81,6 +95,10 @@ $(B)/obj/runtime/%.o: runtime/%.c
 $(B)/obj/tests/%.o: tests/%.c | $(B)/grammar/seg.tab.h
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) -I. -Itests -Icompiler -I$(B)/grammar $(CFLAGS) -fopenmp -c -o $@ $<
+
+$(B)/obj/tests/simt/%.o: tests/simt/%.cc
+	@mkdir -p $(@D)
+	$(call say,CXX )$(CXX) -std=c++17 $(OPTIMISE) $(WARNINGS) -MMD -MP -c -o $@ $<
 
 # The grammar. What flex and bison write keeps their own style, so shadowing is not asked of it.
 $(B)/grammar/seg.tab.h: $(B)/grammar/seg.tab.c

@@ -110,6 +110,8 @@ static char *options_text(const Compilation *c)
         text_printf(&text, " -I %s", c->include_dirs[i]);
     if (c->winograd)
         text_printf(&text, " --winograd");
+    if (c->gemm)
+        text_printf(&text, " --gemm cublas");
     if (c->no_fuse)
         text_printf(&text, *c->no_fuse ? " --no-fuse=%s" : " --no-fuse", c->no_fuse);
     return text.text;

@@ -6,17 +6,13 @@
  * which it may be launched: the same text with other tiles. Small operators, some numbers a channel,
  * run in the same kernel as the reduction that they follow: see Chain.
  */
-#include "lower.h"
+#include "lower_cuda.h"
 
 #include <string.h>
 
 #include "emit.h"
 #include "kernel_files.h"
-#include "lower_conv_cuda.h"
 #include "lower_small_cuda.h"
-
-/* Sizes that CUDA templates have of their own, behind C H W and K P Q: parts, pixels, lanes. */
-enum { RESERVED_SIZES = 3 };
 
 /* One call of a template, with the ways to launch it. */
 typedef struct {
@@ -68,7 +64,7 @@ static void describe(const Graph *graph, const Group *group, CudaCall *cuda)
         describe_conv(graph, group->anchor, cuda);
         return;
     }
-    describe_call(graph, group, RESERVED_SIZES, call);
+    describe_call(graph, group, RESERVED_CUDA_SIZES, call);
     if (op_facts[group->anchor->op].kind == KIND_SMALL)
         return;
     bool batched = group->anchor->shape.batched || node_reduces_batch(group->anchor);
@@ -79,8 +75,12 @@ static void describe(const Graph *graph, const Group *group, CudaCall *cuda)
 void cuda_temporaries(Graph *graph, Group *group)
 {
     CudaCall cuda;
-    describe(graph, group, &cuda);
     memset(group->temporaries, 0, sizeof group->temporaries);
+    if (is_matmul(graph, group)) {
+        matmul_temporaries(graph, group);
+        return;
+    }
+    describe(graph, group, &cuda);
     group->temporaries[TEMPORARY_PACKED].bytes = cuda.conv.packed_bytes;
     group->temporaries[TEMPORARY_WORKSPACE].bytes = cuda.conv.workspace_bytes;
     partial_temporaries(group, cuda.call.parts);
@@ -112,9 +112,8 @@ static void check_arguments(const Emission *e)
             bug("lower: a size of %lld is too large for a CUDA kernel", (long long)e->sizes[i]);
 }
 
-/* A step that runs a template behind the emission's text, in any of the ways that are given. */
-static PlanStep *add_launches(Lowering *l, const Emission *e, const char *template,
-                              const CudaLaunch *launches, int n_launches, const char *header)
+PlanStep *add_launches(Lowering *l, const Emission *e, const char *template,
+                       const CudaLaunch *launches, int n_launches, const char *header)
 {
     Arena *arena = l->graph->arena;
     const char *stem = arena_printf(arena, "%.*s%.*s", (int)(strlen(template) - 3), template,
@@ -145,8 +144,7 @@ static PlanStep *add_launches(Lowering *l, const Emission *e, const char *templa
     return step;
 }
 
-/* One that has no generated functions. */
-static PlanStep *add_plain(Lowering *l, const Call *call, const CudaLaunch *launch)
+PlanStep *add_plain(Lowering *l, const Call *call, const CudaLaunch *launch)
 {
     Emission e = begin_emission(l, NULL, call, &cuda_dialect);
     PlanStep *step = add_launches(l, &e, call->template, launch, 1, "");
@@ -285,7 +283,7 @@ static void begin_chain(Chain *chain, const Group *group, const Call *call, char
 static void lower_small_group(Lowering *l, const Group *group, Chain *chain)
 {
     Call call;
-    describe_call(l->graph, group, RESERVED_SIZES, &call);
+    describe_call(l->graph, group, RESERVED_CUDA_SIZES, &call);
     bool folds = group->anchor->op == OP_FOLD_WEIGHT || group->anchor->op == OP_FOLD_BIAS;
     if (!folds && chain->n_calls && chain->channels == call.sizes[0]
         && chain->group->once == group->once && has_room(chain, &call)
@@ -370,6 +368,10 @@ static void lower_group(Lowering *l, Group *group, Chain *chain)
         return;
     }
     flush_chain(l, chain);
+    if (is_matmul(l->graph, group)) {
+        lower_matmul(l, group);
+        return;
+    }
     describe(l->graph, group, &cuda);
     if (is_conv(group->anchor)) {
         own_conv_buffers(group, &cuda);

@@ -136,6 +136,21 @@ typedef struct {
  * No more than this many bytes. */
 #define PLAN_CUDA_ARGUMENTS 4096
 
+/* A CUDA kernel of this name has no text, and its steps no launches: they are products of two
+ * matrices by the vendor's library. Buffers a, b, result; all matrices are row by row without gaps,
+ *     result[rows][columns] = sum over depth of a[rows][depth] * b[depth][columns],
+ * a and b of floats, or of bf16 in the target cuda-bf16. Sizes: */
+#define PLAN_MATMUL "cublas_matmul"
+enum {
+    MATMUL_ROWS, MATMUL_ROWS_PER_SAMPLE,     /* rows = the first + N * the second */
+    MATMUL_COLUMNS,
+    MATMUL_DEPTH, MATMUL_DEPTH_PER_SAMPLE,   /* likewise */
+    MATMUL_A_TRANSPOSED,                     /* a lies in memory as [depth][rows] */
+    MATMUL_B_TRANSPOSED,                     /* b lies in memory as [columns][depth] */
+    MATMUL_FLOAT_RESULT,                     /* the result is of floats whatever a and b are */
+    MATMUL_SIZES
+};
+
 /* What a host kernel is called with. `state` (Adam's step and rates, dropout's seed) is the buffer
  * at offset 0 of SLAB_FIXED in every program: see PlanState. */
 typedef struct {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../runtime/device.h"
 #include "oracle.h"
 
 static const char *const program_names[] = {"train", "evaluate", "predict"};
@@ -117,10 +118,18 @@ bool write_sources(Executor *executor, const PlanProgram *program, int batch, ui
 
 /* ---- compiling ------------------------------------------------------------------------------- */
 
+/* "host", or as "cuda-bf16". */
+static const char *target_of(const Case *test)
+{
+    return test->target ? test->target : "host";
+}
+
 static void open_compilation(Compilation *c, const Case *test, const char *path, FILE *messages)
 {
+    const char *target = target_of(test), *precision = strchr(target, '-');
     *c = (Compilation){
-        .arena = arena_open(), .path = path, .precision = "fp32", .targets = "host",
+        .arena = arena_open(), .path = path, .precision = precision ? precision + 1 : "fp32",
+        .targets = precision ? "cuda" : "host",
         .no_fuse = test->no_fuse, .winograd = test->winograd,
         .input_gradients = !test->plain_inputs, .messages = messages,
     };
@@ -393,7 +402,8 @@ static bool run_program(Running *running, Program program, const Graph *graph,
                         const Reference *reference, Outcome *outcome)
 {
     const char *name = program_names[program];
-    const PlanProgram *plan_part = plan_program(plan_target(running->plan, "host"), name);
+    const PlanProgram *plan_part = plan_program(plan_target(running->plan, target_of(running->test)),
+                                                 name);
     uint64_t seed = running->test->seed;
     Executor *executor = running->executor;
     Error error = {0};
@@ -480,9 +490,12 @@ static bool compare_program(const Case *test, Program program, const Variant *va
 enum { SEEDS = 6 };
 #define KINK 0.05
 
-bool compare_case(const Case *test, Device *device, Outcome *outcome)
+bool compare_case(const Case *given, Device *device, Outcome *outcome)
 {
     Variant variants[N_VARIANTS];
+    Case on_device = *given;
+    const Case *test = &on_device;
+    on_device.target = device->target;
     bool ok = open_variants(test, device, variants, outcome);
     for (Program program = PROGRAM_EVALUATE; program <= PROGRAM_PREDICT && ok; program++)
         ok = compare_program(test, program, variants, outcome);

@@ -1,4 +1,4 @@
-/* Compares what a compiled model computes on the host device with what the oracle says it should.
+/* Compares what a compiled model computes on a device with what the oracle says it should.
  *
  * A case is a model's text (or file) with a batch and a tolerance. It is compiled to a plan, with and
  * without fusion, written, read back and run: train, evaluate and predict, on random values of every
@@ -20,6 +20,7 @@ typedef struct {
     const char *path;          /* of the model; NULL: text */
     const char *text;
     const Define *defines; int n_defines;
+    const char *target;        /* of case_plan; NULL: "host". compare_case: that of its device */
     const char *no_fuse;       /* as in Compilation; compare_case tries NULL and "" */
     bool each_fusion;          /* compare_case also tries each single fusion off */
     bool winograd;             /* as in Compilation */

@@ -35,6 +35,7 @@ typedef struct SimtMemory SimtMemory;
 SimtMemory *simt_memory_open(Simt *, int64_t bytes);
 void simt_memory_close(Simt *, SimtMemory *);
 unsigned char *simt_memory_data(SimtMemory *);
+int64_t simt_memory_bytes(const SimtMemory *);
 /* From now on some of its bytes count as written, or as not. */
 void simt_memory_mark(SimtMemory *, int64_t offset, int64_t bytes, bool written);
 /* The first byte that is not written; -1: all are. */

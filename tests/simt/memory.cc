@@ -394,6 +394,7 @@ extern "C" void simt_copy_wait(int pending)
 /* ---- memories -------------------------------------------------------------------------------- */
 
 unsigned char *simt_memory_data(SimtMemory *memory) { return memory->data; }
+int64_t simt_memory_bytes(const SimtMemory *memory) { return memory->bytes; }
 
 void simt_memory_mark(SimtMemory *memory, int64_t offset, int64_t bytes, bool written)
 {

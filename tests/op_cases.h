@@ -1,0 +1,26 @@
+/* Every operator of the language in small models of random sizes: a table that several targets are
+ * tested with (test_ops.c on the host, simt/test_simt_ops.c on the emulated CUDA device).
+ */
+#ifndef OP_CASES_H
+#define OP_CASES_H
+
+#include "comparison.h"
+
+typedef enum { ANY, CONV, TRANSPOSED, POOL } Rule; /* which numbers go together */
+
+typedef struct {
+    const char *op;
+    const char *inputs;        /* "x:f32[$c,$h,$w]", a space between several */
+    const char *body;          /* gives y@ */
+    Rule rule;
+    int models;                /* texts made of this row */
+    double tolerance;          /* in float32 */
+} OpRow;
+extern const OpRow op_rows[];
+extern const int n_op_rows;
+
+/* Model `number` of a row; always the same. Its text lives until the next call. */
+bool op_case(int row, int number, Case *, Outcome *);
+bool op_has_row(const char *op);
+
+#endif

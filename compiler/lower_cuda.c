@@ -215,7 +215,9 @@ static const char *chain_text(Lowering *l, const Chain *chain)
     Text functions = { .arena = l->graph->arena }, entry = { .arena = l->graph->arena };
     int buffer = 0, size = 0, scalar = 0;
     text_printf(&entry, "ENTRY\n{\n    const Arguments *a = &arguments;\n");
-    if (!chain->finishes)
+    if (chain->finishes)
+        text_printf(&functions, "%s", template_text(l, "finish_rows.cu"));
+    else
         text_printf(&entry, "    int c = block_index() * THREADS + thread_index();\n");
     for (int i = 0; i < chain->n_calls; i++) {
         const Call *call = &chain->calls[i];

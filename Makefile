@@ -55,6 +55,7 @@ object = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMPILER_O := $(call object,$(filter-out compiler/main.c,$(COMPILER_C))) \
               $(B)/obj/grammar/seg.tab.o $(B)/obj/grammar/seg.lex.o $(B)/obj/kernel_texts.o
 RUNTIME_O := $(call object,$(filter-out runtime/main.c,$(RUNTIME_C)))
+SIMT_O := $(call object,$(SIMT_C)) $(patsubst %.cc,$(B)/obj/%.o,$(SIMT_CC))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TESTS_C))
 
 # ---- programs ------------------------------------------------------------------------------------
@@ -70,7 +71,6 @@ $(B)/segrun: $(B)/obj/runtime/main.o $(B)/runtime.a
 $(B)/compiler.a: $(COMPILER_O)
 $(B)/runtime.a: $(RUNTIME_O)
 $(B)/support.a: $(call object,$(SUPPORT_C))
-$(B)/simt.a: $(call object,$(SIMT_C)) $(patsubst %.cc,$(B)/obj/%.o,$(SIMT_CC))
 $(B)/%.a:
 	@rm -f $@
 	@ar rcs $@ $^
@@ -80,7 +80,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(B)/support.a $(B)/compiler.a $(B)/runtime.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
 
 # Kernels of the emulator call it back.
-$(B)/tests/simt/%: $(B)/obj/tests/simt/%.o $(B)/simt.a $(B)/support.a $(B)/compiler.a $(B)/runtime.a
+$(B)/tests/simt/%: $(B)/obj/tests/simt/%.o $(SIMT_O) $(B)/support.a $(B)/compiler.a $(B)/runtime.a
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CXX) $(LDFLAGS) -rdynamic -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
 

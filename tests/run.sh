@@ -7,7 +7,8 @@
 # suite that crashes, takes too long or prints no count has failed. Output goes to build/test-logs/.
 # Programs and goldens run once more as built with sanitizers (`san/...`), except those that only
 # compute: `# sanitize: no` or `/* sanitize: no` in the source says so. `timeout: SECONDS` there
-# gives a suite more than the usual 120 seconds.
+# gives a suite more than the usual 120 seconds. Suites in tests/simt/ need a C++ compiler ($CXX, else
+# g++); without one they are skipped.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 logs=build/test-logs
@@ -26,7 +27,7 @@ count() {
     local line
     line=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$1" | tail -n 1)
     if [ -n "$line" ]; then
-        read -r passed failed skipped < <(sed -E \
+        read -r passed failed skipped _ < <(sed -E \
             's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?.*/\1 \2 \4 0/' <<<"$line")
         return 0
     fi
@@ -73,9 +74,15 @@ run_suite() {
 }
 
 patterns=("$@")
+cxx=${CXX:-g++}
 for source in tests/test_*.c tests/*/test_*.c; do
     [ -e "$source" ] || continue
     name=${source#tests/} name=${name%.c}
+    if [[ $name == simt/* ]] && ! command -v "${cxx%% *}" >/dev/null 2>&1; then
+        run_suite "${name/test_/}" "$source" \
+            echo "0 passed, 0 failed, 1 skipped: there is no C++ compiler ${cxx%% *}"
+        continue
+    fi
     run_suite "${name/test_/}" "$source" "build/tests/$name"
     if [ -d build-san ] && [ "$(source_says sanitize "$source")" != no ]; then
         run_suite "san/${name/test_/}" "$source" "build-san/tests/$name"

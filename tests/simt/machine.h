@@ -95,6 +95,11 @@ struct Block {
 
 extern thread_local Block *block;      /* that this thread of the host runs */
 
+extern const char *const kind_names[];
+/* Notes what the running thread comes to. */
+Fiber *wait_at(Kind kind, int line, const void *site);
+/* Waits for the warp's lanes. True for the last, which then does the work, after which all go on. */
+bool meet(Fiber *);
 /* Adds a line, once for every place in the kernel. */
 void finding(const void *site, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Leaves the block and ends the launch. */

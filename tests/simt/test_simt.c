@@ -249,6 +249,207 @@ static void check_cases(const SimtBuilder *builder)
         free((char *)units[i].parts[0]);
 }
 
+/* ---- products ---------------------------------------------------------------------------------- */
+
+/* One warp: y[16][8] = a[16][DEPTH] b, with b as [DEPTH][8], or as [8][DEPTH] where COLUMNS. */
+static const char product_text[] =
+    "#define KERNEL product\n#define THREADS 32\n"
+    "struct Arguments { void *buffers[3]; int batch; };\n"
+    "DEVICE void copy(const void *from, unsigned to, int bytes)\n{\n"
+    "    for (int at = 16 * thread_index(); at < bytes; at += 16 * 32)\n"
+    "        copy_async(to + at, (const char *)from + at, true);\n}\n"
+    "ENTRY\n{\n"
+    "    int lane = thread_index(), row = lane % 8, matrix = lane / 8;\n"
+    "    copy(arguments.buffers[0], 0, 512);\n"
+    "    copy(arguments.buffers[1], 512, 256);\n"
+    "    copy_commit();\n"
+    "    copy_wait<0>();\n"
+    "    barrier();\n"
+    "    unsigned a[4], b[4];\n"
+    "    float d[4] = { 1, 1, 1, 1 };\n"
+    "    load_matrices(a, 32 * (row + matrix % 2 * 8) + matrix / 2 * 16);\n"
+    "#ifdef COLUMNS\n"
+    "    load_matrices(b, 512 + 32 * row + matrix % 2 * 16);\n"
+    "#else\n"
+    "    load_matrices_transposed(b, 512 + 16 * (row + matrix % 2 * 8));\n"
+    "#endif\n"
+    "#ifdef PRECISION_BF16\n"
+    "    multiply_bf16(d, a, b);\n"
+    "#else\n"
+    "    for (int i = 0; i < 4; i++) {\n"
+    "        a[i] = round_tf32(bits_float(a[i]));\n"
+    "        b[i] = round_tf32(bits_float(b[i]));\n"
+    "    }\n"
+    "    multiply_tf32(d, a, b);\n"
+    "#endif\n"
+    "    float *y = (float *)arguments.buffers[2] + lane / 4 * 8 + lane % 4 * 2;\n"
+    "    for (int i = 0; i < 4; i++)\n"
+    "        store_global(y + i / 2 * 64 + i % 2, d[i]);\n"
+    "}\n";
+
+static uint64_t random_state = 1;
+static float quarter(void)             /* exact in bf16 */
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (float)((int)(random_state >> 60) - 8) / 4;
+}
+
+static void put(void *memory, int index, bool bf16, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if (bf16)
+        ((uint16_t *)memory)[index] = (uint16_t)(bits >> 16);
+    else
+        ((uint32_t *)memory)[index] = bits;
+}
+
+static void check_product(const char *precision, bool columns)
+{
+    bool bf16 = strcmp(precision, "bf16") == 0;
+    int depth = bf16 ? 16 : 8;
+    float a[16][16], b[16][8], y[16][8];
+    char a_bytes[512], b_bytes[256], body[3000], why[200] = "";
+    for (int i = 0; i < 16 * depth; i++)
+        put(a_bytes, i, bf16, a[i / depth][i % depth] = quarter());
+    for (int i = 0; i < depth * 8; i++)
+        put(b_bytes, columns ? i % 8 * depth + i / 8 : i, bf16, b[i / 8][i % 8] = quarter());
+    snprintf(body, sizeof body, "%s%s", columns ? "#define COLUMNS\n" : "", product_text);
+    char *text = simt_text(precision, NULL, body);
+    SimtTry try = {.name = "product", .text = text, .n_buffers = 3,
+                   .buffers = {{a_bytes, 512, true, 0}, {b_bytes, 256, true, 0}, {y, 512, false, 0}},
+                   .blocks = 1, .shared_bytes = 768};
+    bool ok = simt_try(&try, stdout);
+    for (int i = 0; i < 16 * 8 && ok; i++) {
+        float want = 1;
+        for (int k = 0; k < depth; k++)
+            want += a[i / 8][k] * b[k][i % 8];
+        if (y[i / 8][i % 8] != want) {
+            snprintf(why, sizeof why, "row %d, column %d: %g, not %g", i / 8, i % 8,
+                     (double)y[i / 8][i % 8], (double)want);
+            ok = false;
+        }
+    }
+    judge(ok, columns ? "product with columns" : "product", why);
+    free(text);
+}
+
+/* ---- rounding ---------------------------------------------------------------------------------- */
+
+static const char rounding_text[] =
+    "#define KERNEL rounding\n#define THREADS 32\n"
+    "struct Arguments { void *buffers[2]; int batch; };\n"
+    "ENTRY\n{\n    int t = thread_index();\n"
+    "    float x = load_global((const float *)arguments.buffers[0] + t);\n"
+    "    uint32_t *y = (uint32_t *)arguments.buffers[1] + 2 * t;\n"
+    "    store_global(y, round_tf32(x));\n"
+    "    store_global(y + 1, pack_bf16(x, -x));\n}\n";
+
+/* tf32 keeps 10 bits, ties away from zero; bf16 7, ties to even. */
+static void check_rounding(void)
+{
+    static const uint32_t rows[][3] = { /* x, in tf32, its bf16 */
+        {0x3f800000, 0x3f800000, 0x3f80}, {0x3f800fff, 0x3f800000, 0x3f80},
+        {0x3f801000, 0x3f802000, 0x3f80}, {0x3f803000, 0x3f804000, 0x3f80},
+        {0xbf801000, 0xbf802000, 0xbf80}, {0x3f807fff, 0x3f808000, 0x3f80},
+        {0x3f808000, 0x3f808000, 0x3f80}, {0x3f808001, 0x3f808000, 0x3f81},
+        {0x3f818000, 0x3f818000, 0x3f82}, {0x3fffffff, 0x40000000, 0x4000},
+        {0x7f7fffff, 0x7f800000, 0x7f80}, {0x7f800000, 0x7f800000, 0x7f80},
+        {0x00000000, 0x00000000, 0x0000}, {0x00001000, 0x00002000, 0x0000},
+    };
+    uint32_t x[32] = {0}, y[64];
+    int n = sizeof rows / sizeof *rows;
+    for (int i = 0; i < n; i++)
+        x[i] = rows[i][0];
+    x[n] = 0x7fc00001;
+    char *text = simt_text("tf32", NULL, rounding_text), why[200] = "";
+    SimtTry try = {.name = "rounding", .text = text, .n_buffers = 2,
+                   .buffers = {{x, 128, true, 0}, {y, 256, false, 0}}, .blocks = 1};
+    bool ok = simt_try(&try, stdout);
+    for (int i = 0; i < n && ok; i++) {
+        uint32_t pair = rows[i][2] | (rows[i][2] ^ 0x8000) << 16;
+        ok = y[2 * i] == rows[i][1] && y[2 * i + 1] == pair;
+        snprintf(why, sizeof why, "%08x: %08x and %08x, not %08x and %08x", x[i], y[2 * i],
+                 y[2 * i + 1], rows[i][1], pair);
+    }
+    judge(ok, "rounding", why);
+    judge((y[2 * n] & 0x7fffffff) > 0x7f800000 && (y[2 * n + 1] & 0x7fff) > 0x7f80, "NaN", "is lost");
+    free(text);
+}
+
+/* ---- the device -------------------------------------------------------------------------------- */
+
+static const char add_text[] =
+    "#define KERNEL add\n#define THREADS 32\n"
+    "struct Arguments { void *buffers[3]; double scalars[1]; int sizes[1]; int batch; };\n"
+    "ENTRY\n{\n    int i = block_index() * THREADS + thread_index();\n"
+    "    const float *x = (const float *)arguments.buffers[0];\n"
+    "    const float *bias = (const float *)arguments.buffers[1];\n"
+    "    if (i < arguments.sizes[0] * arguments.batch)\n"
+    "        store_global((float *)arguments.buffers[2] + i, (float)arguments.scalars[0]\n"
+    "                     * (load_global(x + i) + load_fixed(bias)));\n}\n";
+
+typedef struct {
+    Device *device;
+    DeviceRun work;
+    char *activations, *parameters;
+} DeviceTest;
+
+/* Uploads x where it is given, runs, and says what came of it; y: 2 samples of 20 floats. */
+static bool run_device(DeviceTest *test, const float *x, float *y, Error *error)
+{
+    Device *device = test->device;
+    float bias = 2;
+    if ((x && !device->upload(device, test->activations, x, 160, error))
+        || !device->upload(device, test->parameters, &bias, 4, error)
+        || !device->run(device, &test->work, error))
+        return false;
+    for (int n = 0; n < 2; n++)
+        if (!device->download(device, y + 20 * n, test->activations + 256 + 80 * n, 80, error))
+            return false;
+    return true;
+}
+
+static void check_device(void)
+{
+    Error error = {0};
+    Device *device = simt_device_open("cuda-fp32", 0, &error);
+    char *text = simt_text("fp32", NULL, add_text);
+    PlanKernel kernel = {(char *)"add", (char *)"", text};
+    PlanLaunch launch = {.threads = 32, .blocks = 1, .blocks_per_sample = 1};
+    PlanBuffer buffers[] = {{SLAB_ACTIVATIONS, 0, 128}, {SLAB_PARAMETERS, 0, 64},
+                            {SLAB_ACTIVATIONS, 128, 128}};
+    int64_t size = 20;
+    double three = 3;
+    PlanStep step = {.n_launches = 1, .launches = &launch, .n_buffers = 3, .buffers = buffers,
+                     .n_sizes = 1, .sizes = &size, .n_scalars = 1, .scalars = &three,
+                     .label = (char *)"add"};
+    PlanProgram program = {.name = (char *)"train", .n_steps = 1, .steps = &step};
+    PlanTarget target = {.name = (char *)"cuda-fp32", .prelude = (char *)"", .n_kernels = 1,
+                         .kernels = &kernel, .n_programs = 1, .programs = &program};
+    bool needed = true;
+    DeviceTest test = {.device = device};
+    test.activations = device->allocate(device, 512, &error);
+    test.parameters = device->allocate(device, 64, &error);
+    void *places[] = {test.activations, test.parameters, test.activations + 256};
+    DeviceStep bound = {&step, places};
+    test.work = (DeviceRun){.steps = &bound, .n_steps = 1, .batch = 2,
+                            .kernels = device->build(device, &target, &needed, "test", &error)};
+    judge(test.work.kernels != NULL, "device: build", error.text);
+    float x[40], y[40] = {0};
+    for (int i = 0; i < 40; i++)
+        x[i] = (float)i;
+    judge(run_device(&test, x, y, &error), "device: run", error.text);
+    judge(y[0] == 6 && y[39] == 123, "device: run", "wrong values");
+    judge(!run_device(&test, NULL, y, &error) && strstr(error.text, "nobody has written there"),
+          "device: an input of the run before", error.text);
+    judge(!device->download(device, y, test.activations + 420, 16, &error), "device: download",
+          "of bytes that were never written");
+    device->unload(device, test.work.kernels);
+    device_close(device);
+    free(text);
+}
+
 int main(void)
 {
     Error error = {0};
@@ -258,6 +459,11 @@ int main(void)
         return 0;
     }
     check_cases(&builder);
+    check_product("bf16", false);
+    check_product("bf16", true);
+    check_product("tf32", true);
+    check_rounding();
+    check_device();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

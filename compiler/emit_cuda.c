@@ -15,7 +15,7 @@
 
 static const char *element_type(const Node *node)
 {
-    return node->type == TYPE_U8 ? "uint8_t" : node->type == TYPE_BF16 ? "bf16" : "float";
+    return node->element == TYPE_U8 ? "uint8_t" : node->element == TYPE_BF16 ? "bf16" : "float";
 }
 
 static bool is_one_pixel(const Node *node, Place at)
@@ -170,7 +170,7 @@ static void take_raw_value(Row *row, const Node *anchor, Place here)
 /* Sums are of what is stored, which in bf16 is not what was computed. */
 static Value as_stored(Row *row, Node *root, Value value, Place here)
 {
-    if (!root->block || root->type != TYPE_BF16)
+    if (!root->block || root->element != TYPE_BF16)
         return value;
     Value rounded = new_value(row, false);
     text_printf(&row->inside, "rounded8((const bf16 *)0, %s);\n", value.name);

@@ -349,8 +349,7 @@ static void print_reference(Text *text, const Node *node)
 
 static void print_shape(Text *text, const Node *node)
 {
-    static const char *const types[] = {"f32", "u8", "bf16"};
-    text_printf(text, "%s[%s", types[node->type],
+    text_printf(text, "%s[%s", node->type == TYPE_U8 ? "u8" : "f32",
                 node->shape.batched ? "N" : "");
     for (int i = 0; i < node->shape.rank; i++)
         text_printf(text, "%s%lld", i || node->shape.batched ? "," : "",
@@ -413,7 +412,7 @@ static void print_fusion(const Graph *graph, const Node *node, FILE *out)
     if (!placed || !node->stored)
         return;
     if (node->block)
-        fprintf(out, " blocked");
+        fprintf(out, node->element == TYPE_BF16 ? " blocked bf16" : " blocked");
     print_place(node->slab, node->offset, out);
 }
 

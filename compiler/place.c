@@ -1,7 +1,7 @@
 /* Where every stored tensor lies.
  *
  * needs: order; the graph's target can tell what a group needs besides its tensors.
- * keeps: the groups and their order; gives stored nodes `block`, `slab` and `offset`, and
+ * keeps: the groups and their order; gives stored nodes their layout, slab and offset, and
  *     temporaries theirs.
  * breaks: nothing.
  *
@@ -56,7 +56,7 @@ static bool is_coefficients(const Node *node)
 
 int64_t node_bytes(const Node *node)
 {
-    int64_t element = node->type == TYPE_U8 ? 1 : node->type == TYPE_BF16 ? 2 : 4;
+    int64_t element = node->element == TYPE_U8 ? 1 : node->element == TYPE_BF16 ? 2 : 4;
     int64_t count = shape_count(node->shape);
     if (node->block)
         count = round_up(node->shape.dims[0], node->block) * node->shape.dims[1]
@@ -235,7 +235,7 @@ static bool may_lie_over(const Group *group, const Node *leaf)
     if (root->op == OP_RUNNING_MEAN || root->op == OP_RUNNING_VAR)
         return leaf == root->inputs[0] && leaf != root->inputs[1];
     if (op_facts[root->op].kind != KIND_POINTWISE || !shape_equal(leaf->shape, root->shape)
-        || leaf->block != root->block || leaf->type != root->type)
+        || leaf->block != root->block || leaf->element != root->element)
         return false;
     bool pointwise = op_facts[anchor->op].kind == KIND_POINTWISE;
     if (operands_elsewhere(anchor, NULL, leaf, pointwise)
@@ -499,7 +499,7 @@ void place(Graph *graph)
         bool blocked = node->stored && node->shape.batched && node->shape.dims[0] >= LEAST_BLOCKED
                        && op_facts[node->op].kind != KIND_SOURCE && !is_plain_result(graph, node);
         node->block = blocked ? graph->target->block : 0;
-        node->type = blocked ? graph->target->stored : node->type;
+        node->element = blocked ? graph->target->stored : node->type;
     }
     for (int i = 0; i < graph->n_groups; i++)
         graph->target->temporaries(graph, graph->groups[i]);

@@ -143,7 +143,7 @@ bool op_has_attribute(Op, Attribute);
 /* Default of an attribute; false where it must be given. `stride=kernel` is resolved by build. */
 bool op_attribute_default(Op, Attribute, double *value, Attribute *same_as);
 
-typedef enum { TYPE_F32, TYPE_U8, TYPE_BF16 } Type; /* BF16: from place on */
+typedef enum { TYPE_F32, TYPE_U8, TYPE_BF16 } Type; /* BF16: in memory only */
 
 /* Activations: batched, dims = C,H,W, rank 3. Fixed tensors: parameters in PyTorch's shapes
  * (rank 1, 2 or 4), coefficients [rows,C], scalars and other broadcastable fixed values [1,1,1]. */
@@ -180,6 +180,7 @@ struct Node {
     int uses;             /* graph_count_uses */
     /* place */
     int block;            /* layout: channels in blocks of so many; 0: plain [C,H,W] */
+    Type element;         /* as it lies in memory */
     Slab slab;
     int64_t offset;       /* bytes; times N in SLAB_ACTIVATIONS */
 };

@@ -20,6 +20,7 @@ typedef struct {
     Simt *simt;
     int candidate;
     Upload uploads[MAX_UPLOADS]; int n_uploads;   /* since the last run */
+    SimtMemory *activations;   /* of that run */
 } SimtDevice;
 
 /* Those of a target that run; `units` has room for all. */
@@ -107,6 +108,7 @@ static void release(Device *device, void *data, int64_t bytes)
     SimtMemory *memory = simt_memory_find(simt->simt, data, &offset);
     (void)bytes;
     simt->n_uploads = 0;
+    simt->activations = NULL;
     simt_memory_close(simt->simt, memory);
 }
 
@@ -114,6 +116,8 @@ static bool upload(Device *device, void *to, const void *from, int64_t bytes, Er
 {
     SimtDevice *simt = (SimtDevice *)device;
     int64_t offset;
+    if (bytes == 0)
+        return true;
     SimtMemory *memory = simt_memory_find(simt->simt, to, &offset);
     if (!memory || simt->n_uploads == MAX_UPLOADS)
         return fail(error, EXIT_ENVIRONMENT, "", "uploads to nowhere, or too many of them");
@@ -126,9 +130,12 @@ static bool upload(Device *device, void *to, const void *from, int64_t bytes, Er
 static bool download(Device *device, void *to, const void *from, int64_t bytes, Error *error)
 {
     SimtDevice *simt = (SimtDevice *)device;
-    int64_t offset;
+    int64_t offset = 0;
+    if (bytes == 0)
+        return true;
     SimtMemory *memory = simt_memory_find(simt->simt, from, &offset);
-    int64_t hole = memory ? simt_memory_unwritten(memory, offset, bytes) : offset;
+    bool checked = memory && memory == simt->activations;
+    int64_t hole = checked ? simt_memory_unwritten(memory, offset, bytes) : -1;
     if (!memory || hole >= 0)
         return fail(error, EXIT_ENVIRONMENT, "", "downloads %lld bytes, of which byte %lld was "
                     "never written", (long long)bytes, (long long)(hole - offset));
@@ -163,6 +170,8 @@ static void prepare_memory(SimtDevice *simt, const DeviceRun *work)
             if (done[slab] || !memory)
                 continue;
             done[slab] = true;
+            if (slab == SLAB_ACTIVATIONS)
+                simt->activations = memory;
             if (slab == SLAB_ACTIVATIONS || (slab == SLAB_FIXED && work->once))
                 forget(simt, memory);
             else if (slab != SLAB_FIXED)

@@ -1,10 +1,263 @@
-/* Small templates on CUDA: to be written. */
+/* Launches of the CUDA templates outside the conv family: a row a template.
+ *
+ * A part of a sample is what one thread block does, and what has a row of partial sums for every
+ * fused reduction. So few pixels in it mean many blocks, which a small map needs at a small batch;
+ * many pixels mean few rows. Threads side by side take neighbouring channel blocks, so that a warp's
+ * accesses are whole cache lines: 8 of them at most, because more would leave less pixels for the
+ * same number of blocks.
+ *
+ * Everything depends on sizes alone, never on the machine; the numbers suit some 130 multiprocessors.
+ */
 #include "lower_small_cuda.h"
+
+#include <string.h>
+
 #include "seg.h"
 
-void lower_small_cuda(const char *template, int64_t *sizes, int n_sizes, bool batched,
+enum {
+    SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
+    SIZE_ATTRIBUTE
+};
+enum { SIZE_KERNEL = SIZE_ATTRIBUTE, SIZE_STRIDE };             /* of the pools */
+enum {
+    WALK_THREADS = 256, SAMPLE_THREADS = 512, FINISH_THREADS = 512, SMALL_THREADS = 128,
+    ADAM_THREADS = 512, ADAM_BLOCKS = 264,
+    MAX_WALK_LANES = 8, MAX_LANES = 32,
+    ENOUGH_BLOCKS = 264,        /* of a sample: four a multiprocessor at batch 2 */
+    MOST_STEPS = 8,             /* pixels that a thread does one after the other */
+    WINDOW_TABLE = 16384,       /* bytes: TABLE of max_pool_grad.cu */
+};
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t blocks_of(int64_t channels) { return divide_up(channels, 8); }
+
+/* How a template divides its work. */
+typedef enum {
+    BY_PIXELS,                  /* walk_of_thread of rows.h */
+    BY_TILES,                   /* the same with tiles of pixels: max_pool_grad.cu */
+    BY_WHOLE_PIXELS,            /* a thread block does all channels of its pixels */
+    BY_SAMPLES,                 /* a thread block does all pixels of a sample for its channels */
+    BY_PICTURES,                /* a thread block does a whole sample */
+    BY_CHANNEL_GROUPS,          /* finish_*: 8 channels a thread block, fixed tensors */
+    BY_CHANNELS,                /* small operators: a channel a thread */
+    BY_ELEMENTS,                /* fold_weight */
+    BY_SLAB,                    /* adam */
+} Division;
+
+typedef struct {
+    const char *name;
+    Division division;
+    int shared;                 /* own bytes of shared memory: a pixel (BY_WHOLE_PIXELS), a thread */
+    bool window;                /* has WINDOW: the attribute kernel where it is small */
+} Template;
+
+static const Template templates[] = {
+    {"adam.cu", BY_SLAB, 0, false},
+    {"avg_pool.cu", BY_PIXELS, 0, true},
+    {"avg_pool_grad.cu", BY_PIXELS, 0, false},
+    {"batch_norm_coefficients.cu", BY_CHANNELS, 0, false},
+    {"batch_norm_grad_bias.cu", BY_CHANNELS, 0, false},
+    {"batch_norm_grad_weight.cu", BY_CHANNELS, 0, false},
+    {"batch_norm_running.cu", BY_CHANNELS, 0, false},
+    {"batch_norm_slopes.cu", BY_CHANNELS, 0, false},
+    {"channel_max_grad.cu", BY_WHOLE_PIXELS, 4, false},
+    {"concat.cu", BY_PIXELS, 0, false},
+    {"dice_sums.cu", BY_PICTURES, 20, false},
+    {"finish_moments.cu", BY_CHANNEL_GROUPS, 48, false},
+    {"finish_sum.cu", BY_CHANNEL_GROUPS, 16, false},
+    {"finish_sums.cu", BY_CHANNEL_GROUPS, 32, false},
+    {"fold_bias.cu", BY_CHANNELS, 0, false},
+    {"fold_weight.cu", BY_ELEMENTS, 0, false},
+    {"global_max_pool_grad.cu", BY_SAMPLES, 64, false},
+    {"max_pool.cu", BY_PIXELS, 0, true},
+    {"max_pool_grad.cu", BY_TILES, 0, true},
+    {"pad_crop.cu", BY_PIXELS, 0, false},
+    {"pointwise.cu", BY_PIXELS, 0, false},
+    {"reduce_channels.cu", BY_WHOLE_PIXELS, 0, false},
+    {"reduce_pixels.cu", BY_SAMPLES, 32, false},
+    {"running_mean.cu", BY_CHANNELS, 0, false},
+    {"running_var.cu", BY_CHANNELS, 0, false},
+    {"slice.cu", BY_PIXELS, 0, false},
+    {"softmax.cu", BY_WHOLE_PIXELS, 8, false},
+    {"softmax_grad.cu", BY_WHOLE_PIXELS, 4, false},
+    {"upsample.cu", BY_PIXELS, 0, false},
+    {"upsample_grad.cu", BY_PIXELS, 0, false},
+};
+
+static const Template *find_template(const char *name)
+{
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++)
+        if (strcmp(templates[i].name, name) == 0)
+            return &templates[i];
+    bug("lower: no launch is known for the template %s", name);
+}
+
+/* ---- threads side by side -------------------------------------------------------------------- */
+
+/* A power of two up to `most`, with few threads in it that have no channel block. */
+static int64_t lanes_for(int64_t blocks, int64_t most)
+{
+    int64_t lanes = 1;
+    while (lanes < most && lanes < blocks)
+        lanes *= 2;
+    while (lanes > 4 && 4 * divide_up(blocks, lanes) * lanes > 5 * blocks)
+        lanes /= 2;
+    return lanes;
+}
+
+/* Of a thread block that does all pixels of a sample: few, so that there are many blocks, but each
+ * thread should have a pixel. */
+static int64_t sample_lanes(int64_t blocks, int64_t pixels)
+{
+    int64_t lanes = least(blocks, 2);
+    while (lanes < MAX_LANES && lanes < blocks && SAMPLE_THREADS / lanes > pixels)
+        lanes *= 2;
+    return lanes;
+}
+
+/* Pixels a thread does, where a sample is `steps` of a whole thread block. */
+static int64_t steps_of_part(int64_t steps)
+{
+    if (steps < ENOUGH_BLOCKS / 2)
+        return 1;
+    int64_t count = steps / ENOUGH_BLOCKS;
+    return count < 2 ? 2 : least(count, MOST_STEPS);
+}
+
+/* ---- divisions ------------------------------------------------------------------------------- */
+
+static void by_pixels(int64_t *s, CudaLaunch *launch)
+{
+    int64_t blocks = blocks_of(s[SIZE_K]), lanes = lanes_for(blocks, MAX_WALK_LANES);
+    int64_t groups = divide_up(blocks, lanes), pixels = s[SIZE_P] * s[SIZE_Q];
+    int64_t step = WALK_THREADS / lanes;
+    s[SIZE_LANES] = lanes;
+    s[SIZE_PIXELS] = step * steps_of_part(divide_up(pixels, step) * groups);
+    s[SIZE_PARTS] = divide_up(pixels, s[SIZE_PIXELS]);
+    launch->blocks_per_sample = s[SIZE_PARTS] * groups;
+}
+
+/* The widest row of windows that reach a tile must fit in the table. */
+static int64_t tile_width(int64_t pixels) { return pixels < 16 ? 4 : pixels < 64 ? 8 : 16; }
+static bool windows_fit(const int64_t *s, int64_t lanes)
+{
+    int64_t width = tile_width(WALK_THREADS / lanes);
+    return ((width + s[SIZE_KERNEL] - 2) / s[SIZE_STRIDE] + 1) * lanes * 16 <= WINDOW_TABLE;
+}
+
+static void by_tiles(int64_t *s, CudaLaunch *launch)
+{
+    int64_t blocks = blocks_of(s[SIZE_K]), lanes = lanes_for(blocks, MAX_WALK_LANES);
+    while (lanes > 1 && !windows_fit(s, lanes))
+        lanes /= 2;
+    int64_t step = WALK_THREADS / lanes, width = tile_width(step), groups = divide_up(blocks, lanes);
+    int64_t tiles = divide_up(s[SIZE_Q], width) * divide_up(s[SIZE_P], step / width);
+    int64_t steps = steps_of_part(tiles * groups);
+    s[SIZE_LANES] = lanes;
+    s[SIZE_PIXELS] = step * steps;
+    s[SIZE_PARTS] = divide_up(tiles, steps);
+    launch->blocks_per_sample = s[SIZE_PARTS] * groups;
+    launch->shared_bytes = WINDOW_TABLE;
+}
+
+static void by_whole_pixels(int64_t *s, const Template *template, CudaLaunch *launch)
+{
+    int64_t channels = s[SIZE_C] > s[SIZE_K] ? s[SIZE_C] : s[SIZE_K], blocks = blocks_of(channels);
+    int64_t lanes = lanes_for(blocks, MAX_LANES), step = WALK_THREADS / lanes;
+    int64_t pixels = s[SIZE_P] * s[SIZE_Q];
+    s[SIZE_LANES] = lanes;
+    s[SIZE_PIXELS] = step * steps_of_part(divide_up(pixels, step));
+    s[SIZE_PARTS] = divide_up(pixels, s[SIZE_PIXELS]);
+    launch->blocks_per_sample = s[SIZE_PARTS];
+    launch->shared_bytes = template->shared * s[SIZE_PIXELS];
+}
+
+static void by_samples(int64_t *s, CudaLaunch *launch)
+{
+    int64_t blocks = blocks_of(s[SIZE_K]);
+    int64_t pixels = s[SIZE_H] * s[SIZE_W] * s[SIZE_P] * s[SIZE_Q]; /* one of both maps is 1 x 1 */
+    s[SIZE_LANES] = sample_lanes(blocks, pixels);
+    s[SIZE_PIXELS] = s[SIZE_P] * s[SIZE_Q];
+    s[SIZE_PARTS] = 1;
+    launch->blocks_per_sample = divide_up(blocks, s[SIZE_LANES]);
+}
+
+/* ---- what a launch defines ------------------------------------------------------------------- */
+
+static const char *walk_defines(const Template *template, const int64_t *s)
+{
+    if (!template->window)
+        return "#define THREADS 256\n";
+    if (template->division != BY_TILES)
+        return s[SIZE_KERNEL] == 2 ? "#define THREADS 256\n#define WINDOW 2\n"
+             : s[SIZE_KERNEL] == 3 ? "#define THREADS 256\n#define WINDOW 3\n"
+                                   : "#define THREADS 256\n#define WINDOW 0\n";
+    return s[SIZE_KERNEL] == 2 ? "#define THREADS 256\n#define WINDOW 2\n#define TABLE 16384\n"
+         : s[SIZE_KERNEL] == 3 ? "#define THREADS 256\n#define WINDOW 3\n#define TABLE 16384\n"
+                               : "#define THREADS 256\n#define WINDOW 0\n#define TABLE 16384\n";
+}
+
+static void set_threads(CudaLaunch *launch, int threads)
+{
+    launch->threads = threads;
+    launch->defines = threads == 128 ? "#define THREADS 128\n"
+                    : threads == 256 ? "#define THREADS 256\n" : "#define THREADS 512\n";
+}
+
+static void lower_fixed(const Template *template, const int64_t *s, CudaLaunch *launch)
+{
+    int64_t count = s[0];
+    switch (template->division) {
+    case BY_SLAB:
+        set_threads(launch, ADAM_THREADS);
+        launch->blocks = least(divide_up(count / 4, ADAM_THREADS), ADAM_BLOCKS);
+        launch->shared_bytes = 32;
+        return;
+    case BY_CHANNEL_GROUPS:
+        set_threads(launch, FINISH_THREADS);
+        launch->blocks = strcmp(template->name, "finish_sum.cu") == 0 && s[2]
+                       ? 1 : 2 * divide_up(count, 16);
+        launch->shared_bytes = template->shared * FINISH_THREADS;
+        return;
+    default:
+        if (template->division == BY_ELEMENTS)
+            count = s[1] * s[2];
+        set_threads(launch, SMALL_THREADS);
+        launch->blocks = divide_up(16 * divide_up(count, 16), SMALL_THREADS);
+    }
+}
+
+void lower_small_cuda(const char *name, int64_t *sizes, int n_sizes, bool batched,
                       CudaLaunch *launch)
 {
-    (void)sizes, (void)n_sizes, (void)batched, (void)launch;
-    bug("lower: no template %s on CUDA yet", template);
+    const Template *template = find_template(name);
+    Division division = template->division;
+    *launch = (CudaLaunch){ 0 };
+    if (division >= BY_CHANNEL_GROUPS) {
+        lower_fixed(template, sizes, launch);
+        return;
+    }
+    if (n_sizes < SIZE_ATTRIBUTE)
+        bug("lower: %s has %d sizes", name, n_sizes);
+    set_threads(launch, division == BY_SAMPLES || division == BY_PICTURES ? SAMPLE_THREADS
+                                                                         : WALK_THREADS);
+    if (launch->threads == WALK_THREADS)
+        launch->defines = walk_defines(template, sizes);
+    else
+        launch->shared_bytes = template->shared * SAMPLE_THREADS;
+    if (division == BY_PIXELS)
+        by_pixels(sizes, launch);
+    else if (division == BY_TILES)
+        by_tiles(sizes, launch);
+    else if (division == BY_WHOLE_PIXELS)
+        by_whole_pixels(sizes, template, launch);
+    else
+        by_samples(sizes, launch);
+    if (division == BY_PICTURES)
+        launch->blocks_per_sample = sizes[SIZE_LANES] = 1;
+    if (!batched) {
+        launch->blocks = launch->blocks_per_sample;
+        launch->blocks_per_sample = 0;
+    }
 }

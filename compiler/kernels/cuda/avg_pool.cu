@@ -19,9 +19,11 @@ DEVICE v8 mean_of_window(const Arguments *a, int n, int cb, int p, int q)
     UNROLL for (int i = 0; i < kernel; i++) {
         v8 row = splat8(0.0f);
         UNROLL for (int j = 0; j < kernel; j++) {
-            int h = top + i, w = left + j;
-            if (h >= 0 && h < s[SIZE_H] && w >= 0 && w < s[SIZE_W])
-                row += read_x(a, n, cb, h, w);
+            int h = most(least(top + i, s[SIZE_H] - 1), 0);
+            int w = most(least(left + j, s[SIZE_W] - 1), 0);
+            v8 value = read_x(a, n, cb, h, w);
+            if (h == top + i && w == left + j)      /* else it lies outside the map */
+                row += value;
         }
         sum += row;
     }

@@ -10,21 +10,19 @@ enum {
     SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING
 };
 
+/* What lies outside the map is replaced by the nearest pixel in it, which is in the window too. */
 DEVICE v8 largest_in_window(const Arguments *a, int n, int cb, int p, int q)
 {
     const int *s = a->sizes;
     const int kernel = WINDOW ? WINDOW : s[SIZE_KERNEL];
     int top = p * s[SIZE_STRIDE] - s[SIZE_PADDING], left = q * s[SIZE_STRIDE] - s[SIZE_PADDING];
     v8 best = splat8(-INFINITY);
-    bool first = true;
     UNROLL for (int i = 0; i < kernel; i++)
         UNROLL for (int j = 0; j < kernel; j++) {
-            int h = top + i, w = left + j;
-            if (h < 0 || h >= s[SIZE_H] || w < 0 || w >= s[SIZE_W])
-                continue;
+            int h = most(least(top + i, s[SIZE_H] - 1), 0);
+            int w = most(least(left + j, s[SIZE_W] - 1), 0);
             v8 value = read_x(a, n, cb, h, w);
-            best = first ? value : max8(best, value);
-            first = false;
+            best = i + j == 0 ? value : max8(best, value);
         }
     return best;
 }

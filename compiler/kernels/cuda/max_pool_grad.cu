@@ -1,0 +1,158 @@
+/* Gradient of max pooling: dy of a window goes to the first largest pixel (row by row) of x in that
+ * window; where windows overlap, gradients add up in the order of the windows.
+ *
+ * A tile is as many pixels of the result as a thread block has threads for LANES channel blocks. The
+ * block first finds the largest pixel of every window that reaches the tile, a few rows of windows
+ * at a time (as many as fit in shared memory), then each thread takes what its own pixel is owed.
+ * So a window is looked through once a tile; and no thread adds to another's pixel.
+ *
+ * own buffers: none    own scalars: none    own shared bytes: TABLE
+ * sizes: C H W of dy; K P Q of x and the result; parts a sample; pixels of the result a part (whole
+ * tiles, also what lies outside the map); channel blocks a thread block; kernel stride padding */
+enum {
+    SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
+    SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING
+};
+
+typedef struct { int top, bottom, left, right; } Range;   /* of pixels, or of windows */
+
+/* The windows of `count` that cover `place`: begin <= i < end. */
+DEVICE int windows_begin(const int *s, int place)
+{
+    return most(place + s[SIZE_PADDING] - s[SIZE_KERNEL] + s[SIZE_STRIDE], 0) / s[SIZE_STRIDE];
+}
+DEVICE int windows_end(const int *s, int place, int count)
+{
+    return least((place + s[SIZE_PADDING]) / s[SIZE_STRIDE] + 1, count);
+}
+DEVICE Range windows_of(const int *s, Range pixels)
+{
+    Range windows = { windows_begin(s, pixels.top), windows_end(s, pixels.bottom - 1, s[SIZE_H]),
+                      windows_begin(s, pixels.left), windows_end(s, pixels.right - 1, s[SIZE_W]) };
+    return windows;
+}
+
+/* Where the first largest pixels of a window are, counted row by row in it: 16 bits a lane. What
+ * lies outside the map is replaced by the nearest pixel in it, which is in the window too. */
+DEVICE word4 look_through(const Arguments *a, int n, int cb, int row, int column)
+{
+    const int *s = a->sizes;
+    const int kernel = WINDOW ? WINDOW : s[SIZE_KERNEL];
+    int top = row * s[SIZE_STRIDE] - s[SIZE_PADDING];
+    int left = column * s[SIZE_STRIDE] - s[SIZE_PADDING];
+    v8 best = splat8(-INFINITY);
+    unsigned place[8];
+    UNROLL for (int r = 0; r < kernel; r++)
+        UNROLL for (int c = 0; c < kernel; c++) {
+            int h = most(least(top + r, s[SIZE_P] - 1), 0);
+            int w = most(least(left + c, s[SIZE_Q] - 1), 0);
+            v8 x = read_x(a, n, cb, h, w);
+            EACH_LANE {
+                bool larger = r + c == 0 || best.lane[i] < x.lane[i];
+                best.lane[i] = larger ? x.lane[i] : best.lane[i];
+                place[i] = larger ? (unsigned)((h - top) * kernel + w - left) : place[i];
+            }
+        }
+    word4 packed = { place[0] | place[1] << 16, place[2] | place[3] << 16,
+                     place[4] | place[5] << 16, place[6] | place[7] << 16 };
+    return packed;
+}
+
+/* The block's table has an entry for each of the windows at hand and each lane. */
+DEVICE unsigned table_at(const Range *windows, int row, int column, int lanes)
+{
+    int width = windows->right - windows->left;
+    return (unsigned)(((row - windows->top) * width + column - windows->left) * lanes
+                      + thread_index() % lanes) * 16;
+}
+
+/* Fills the table with these windows: all threads of the block together. */
+DEVICE void find_places(const Arguments *a, int n, int cb, const Range *windows)
+{
+    int lanes = a->sizes[SIZE_LANES], width = windows->right - windows->left;
+    int count = (windows->bottom - windows->top) * width;
+    if (cb >= channel_blocks(a->sizes[SIZE_K]))
+        return;
+    for (int k = thread_index() / lanes; k < count; k += THREADS / lanes) {
+        int row = windows->top + k / width, column = windows->left + k % width;
+        store_shared(table_at(windows, row, column, lanes), look_through(a, n, cb, row, column));
+    }
+}
+
+/* What these windows owe pixel (p, q). */
+DEVICE v8 gathered(const Arguments *a, int n, int cb, int p, int q, const Range *windows)
+{
+    const int *s = a->sizes;
+    Range pixel = { p, p + 1, q, q + 1 }, own = windows_of(s, pixel);
+    v8 sum = splat8(0.0f);
+    int bottom = least(own.bottom, windows->bottom);
+    for (int row = most(own.top, windows->top); row < bottom; row++)
+        for (int column = own.left; column < own.right; column++) {
+            word4 packed = load_shared<word4>(table_at(windows, row, column, s[SIZE_LANES]));
+            unsigned pairs[4] = { packed.x, packed.y, packed.z, packed.w };
+            int r = p + s[SIZE_PADDING] - row * s[SIZE_STRIDE];
+            int c = q + s[SIZE_PADDING] - column * s[SIZE_STRIDE];
+            unsigned own_place = (unsigned)(r * s[SIZE_KERNEL] + c);
+            v8 dy = read_dy(a, n, cb, row, column);
+            EACH_LANE {
+                unsigned place = pairs[i / 2] >> 16 * (i % 2) & 0xffffu;
+                sum.lane[i] += place == own_place ? dy.lane[i] : 0.0f;
+            }
+        }
+    return sum;
+}
+
+/* Columns of a tile of `pixels`, a power of two: 4 x 2, 8 x 2, 8 x 4, 16 x 4, 16 x 8, ... */
+DEVICE int tile_width(int pixels) { return pixels < 16 ? 4 : pixels < 64 ? 8 : 16; }
+
+/* Tile `tile` of the map: its pixels, cut off at the borders. */
+DEVICE Range tile_pixels(const int *s, int tile)
+{
+    int width = tile_width(THREADS / s[SIZE_LANES]), height = THREADS / s[SIZE_LANES] / width;
+    int columns = divide_up(s[SIZE_Q], width);
+    int top = tile / columns * height, left = tile % columns * width;
+    Range pixels = { top, least(top + height, s[SIZE_P]), left, least(left + width, s[SIZE_Q]) };
+    return pixels;
+}
+
+DEVICE void one_tile(const Arguments *a, int n, int cb, const Range *pixels, Accumulators *sums)
+{
+    const int *s = a->sizes;
+    int lanes = s[SIZE_LANES], width = tile_width(THREADS / lanes);
+    int p = pixels->top + thread_index() / lanes / width;
+    int q = pixels->left + thread_index() / lanes % width;
+    bool valid = cb < channel_blocks(s[SIZE_K]) && p < pixels->bottom && q < pixels->right;
+    Range all = windows_of(s, *pixels), windows = all;
+    int rows = TABLE / 16 / (most(all.right - all.left, 1) * lanes);
+    v8 sum = splat8(0.0f);
+    for (int top = all.top; top < all.bottom; top += rows) {
+        windows.top = top;
+        windows.bottom = least(top + rows, all.bottom);
+        barrier();
+        find_places(a, n, cb, &windows);
+        barrier();
+        if (valid)
+            sum += gathered(a, n, cb, p, q, &windows);
+    }
+    if (valid)
+        write_y(a, n, cb, p, q, sum, sums);
+}
+
+ENTRY
+{
+    const Arguments *a = &arguments;
+    const int *s = a->sizes;
+    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES], groups = divide_up(blocks, lanes);
+    int n = block_index() / (s[SIZE_PARTS] * groups);
+    int part = block_index() / groups % s[SIZE_PARTS];
+    int cb = block_index() % groups * lanes + thread_index() % lanes;
+    int tiles = s[SIZE_PIXELS] / (THREADS / lanes), width = tile_width(THREADS / lanes);
+    int last = divide_up(s[SIZE_Q], width) * divide_up(s[SIZE_P], THREADS / lanes / width);
+    Accumulators sums;
+    clear_y(&sums);
+    for (int tile = part * tiles; tile < least((part + 1) * tiles, last); tile++) {
+        Range pixels = tile_pixels(s, tile);
+        one_tile(a, n, cb, &pixels, &sums);
+    }
+    finish_block(a, n, part, cb, blocks, lanes, &sums, TABLE);
+}

@@ -17,6 +17,7 @@ typedef struct {
     int threads;
     int64_t blocks, blocks_per_sample;
     int64_t shared_bytes;
+    int64_t merge_offset;            /* conv family: where in them finish_block may merge sums */
 } CudaLaunch;
 
 enum { MAX_CUDA_LAUNCHES = 8 };
@@ -45,6 +46,8 @@ typedef struct {
 
 /* Forward, transposed and input gradient. lower_conv_cuda.c */
 void lower_conv_cuda(const ConvShape *, CudaPrecision, ConvCudaLowering *);
+/* The same with groups > 1. lower_conv_cuda_weight.c */
+void lower_conv_cuda_grouped(const ConvShape *, CudaPrecision, ConvCudaLowering *);
 /* Weight gradient. lower_conv_cuda_weight.c */
 void lower_conv_cuda_grad_weight(const ConvShape *, CudaPrecision, ConvCudaLowering *);
 

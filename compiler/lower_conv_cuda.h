@@ -22,6 +22,9 @@ typedef struct {
 
 enum { MAX_CUDA_LAUNCHES = 8 };
 
+/* Sizes of conv_pack.cu. */
+enum { PACK_C, PACK_K, PACK_KERNEL, PACK_TRANSPOSED, PACK_FEW_INPUTS, PACK_STEPS };
+
 typedef struct {
     const char *template;            /* "conv.cu", in kernels/cuda */
     int n_sizes;

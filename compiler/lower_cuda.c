@@ -40,17 +40,22 @@ char *cuda_prelude(const Target *target, Arena *arena)
 
 /* ---- which template -------------------------------------------------------------------------- */
 
-static void describe_conv(const Graph *graph, const Node *anchor, CudaCall *cuda)
+void describe_conv_cuda(const Graph *graph, const Node *anchor, ConvCudaLowering *conv)
 {
     ConvShape shape = conv_shape(anchor);
-    ConvCudaLowering *conv = &cuda->conv;
-    bool gradient = anchor->op == OP_CONV_GRAD_WEIGHT;
-    if (gradient)
+    *conv = (ConvCudaLowering){ 0 };
+    if (anchor->op == OP_CONV_GRAD_WEIGHT)
         lower_conv_cuda_grad_weight(&shape, precision_of(graph), conv);
     else
         lower_conv_cuda(&shape, precision_of(graph), conv);
+}
+
+static void describe_conv(const Graph *graph, const Node *anchor, CudaCall *cuda)
+{
+    ConvCudaLowering *conv = &cuda->conv;
+    describe_conv_cuda(graph, anchor, conv);
     cuda->call = (Call){ .defines = "", .template = conv->template, .n_sizes = conv->n_sizes,
-                         .parts = conv->parts, .writes = !gradient };
+                         .parts = conv->parts, .writes = anchor->op != OP_CONV_GRAD_WEIGHT };
     memcpy(cuda->call.sizes, conv->sizes, (size_t)conv->n_sizes * sizeof *conv->sizes);
     cuda->n_launches = conv->n_launches;
     memcpy(cuda->launches, conv->launches, (size_t)conv->n_launches * sizeof *conv->launches);
@@ -118,7 +123,9 @@ PlanStep *add_launches(Lowering *l, const Emission *e, const char *template,
     Arena *arena = l->graph->arena;
     const char *stem = arena_printf(arena, "%.*s%.*s", (int)(strlen(template) - 3), template,
                                     (int)e->name.length, e->name.length ? e->name.text : "");
-    const char *tail = arena_printf(arena, "%s%s", kernel_file("cuda/rows.h"),
+    bool packs = strcmp(template, "adam.cu") == 0 || strcmp(template, "conv_pack.cu") == 0;
+    const char *tail = arena_printf(arena, "%s%s%s", kernel_file("cuda/rows.h"),
+                                    packs ? template_text(l, "conv_packed.cu") : "",
                                     template_text(l, template));
     int sums = e->group ? count_accumulators(e->group) : 0;
     PlanLaunch *list = arena_alloc(arena, (size_t)n_launches * sizeof *list);
@@ -323,7 +330,7 @@ static void lower_pack(Lowering *l, const Group *group, const ConvCudaLowering *
                                temporary_buffer(&group->temporaries[TEMPORARY_PACKED]) } };
     memcpy(call.sizes, conv->pack_sizes, (size_t)conv->n_pack_sizes * sizeof *call.sizes);
     PlanStep *step = add_plain(l, &call, &conv->pack);
-    step->once = l->graph->program != PROGRAM_TRAIN || l->graph->target->keeps_packed;
+    step->once = l->graph->program != PROGRAM_TRAIN || adam_packs(l->graph, group);
     step->label = label_of(l, group, " pack");
 }
 
@@ -397,23 +404,6 @@ static void lower_group(Lowering *l, Group *group, Chain *chain)
         lower_finish(l, &cuda, group, reductions[r], partials[r], chain);
 }
 
-static void lower_adam(Lowering *l)
-{
-    int64_t bytes = l->plan->trainable_bytes;
-    if (!bytes)
-        return;
-    Call call = { .template = "adam.cu", .defines = "", .n_sizes = 1, .sizes = { bytes / 4 },
-                  .n_buffers = 5,
-                  .buffers = { { SLAB_PARAMETERS, 0, bytes }, { SLAB_GRADIENTS, 0, bytes },
-                               { SLAB_MOMENTS, 0, bytes }, { SLAB_MOMENTS, bytes, bytes },
-                               { SLAB_FIXED, 0, PLAN_STATE_BYTES } } };
-    CudaLaunch launch;
-    lower_small_cuda(call.template, call.sizes, call.n_sizes, false, &launch);
-    PlanStep *step = add_plain(l, &call, &launch);
-    step->flops = 12 * (double)(bytes / 4);
-    step->label = (char *)"adam";
-}
-
 void cuda_lower(Graph *graph, Plan *plan, PlanTarget *target)
 {
     Lowering l = lower_begin(graph, plan, target);
@@ -427,5 +417,5 @@ void cuda_lower(Graph *graph, Plan *plan, PlanTarget *target)
             lower_group(&l, graph->groups[i], &chain);
     flush_chain(&l, &chain);
     if (graph->program == PROGRAM_TRAIN)
-        lower_adam(&l);
+        lower_adam_cuda(&l);
 }

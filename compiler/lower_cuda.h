@@ -14,6 +14,15 @@ PlanStep *add_launches(Lowering *, const Emission *, const char *template,
 /* One that has no generated functions. */
 PlanStep *add_plain(Lowering *, const Call *, const CudaLaunch *);
 
+/* Template, sizes and launches of a contraction of the conv family. */
+void describe_conv_cuda(const Graph *, const Node *anchor, ConvCudaLowering *);
+
+/* ---- lower_adam_cuda.c: the optimiser --------------------------------------------------------- */
+
+/* Whether the optimiser writes this group's packed weights, so that they are packed only once. */
+bool adam_packs(const Graph *, const Group *);
+void lower_adam_cuda(Lowering *);
+
 /* ---- lower_matmul.c: --gemm cublas ------------------------------------------------------------ */
 
 /* Whether a contraction is lowered to columns and a product of matrices. */

@@ -234,6 +234,8 @@ static bool may_lie_over(const Group *group, const Node *leaf)
     const Node *anchor = group->anchor, *root = group->root;
     if (root->op == OP_RUNNING_MEAN || root->op == OP_RUNNING_VAR)
         return leaf == root->inputs[0] && leaf != root->inputs[1];
+    if (!root->shape.batched) /* read as constants, by some kernels in any order */
+        return false;
     if (op_facts[root->op].kind != KIND_POINTWISE || !shape_equal(leaf->shape, root->shape)
         || leaf->block != root->block || leaf->element != root->element)
         return false;

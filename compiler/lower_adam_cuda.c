@@ -117,7 +117,7 @@ static void lower_segments(Lowering *l, const Segment *segments, int n)
 {
     int64_t step_channels = l->graph->target->stored == TYPE_BF16 ? 16 : 8, begin = segments->offset;
     int64_t end = segments[n - 1].offset + segments[n - 1].count, taps = 0, blocks = 0;
-    int64_t bytes = 4 * (end - begin), sizes[MAX_SEGMENTS * SEGMENT_SIZES];
+    int64_t bytes = 4 * (end - begin), sizes[MAX_SEGMENTS * SEGMENT_SIZES] = { 0 };
     int n_buffers = 5;
     PlanBuffer buffers[5 + 2 * MAX_SEGMENTS] = {
         { SLAB_PARAMETERS, 4 * begin, bytes }, { SLAB_GRADIENTS, 4 * begin, bytes },
@@ -131,8 +131,8 @@ static void lower_segments(Lowering *l, const Segment *segments, int n)
         const Segment *s = &segments[i];
         bool packs = s->steps[0] || s->steps[1];
         const int64_t numbers[SEGMENT_SIZES] = {
-            blocks, s->offset - begin, s->count, packs ? s->first : 0, s->second, s->taps,
-            s->steps[0], s->steps[1],
+            blocks, s->offset - begin, packs ? n_buffers : s->count, packs ? s->first : 0,
+            s->second, s->taps, s->steps[0], s->steps[1],
         };
         memcpy(sizes + i * SEGMENT_SIZES, numbers, sizeof numbers);
         for (int kind = 0; kind < 2; kind++)

@@ -440,7 +440,7 @@ typedef struct { const char *no_fuse; Plan *plan; Executor *executor; } Variant;
 
 static int variant_count(const Case *test)
 {
-    return test->each_fusion ? N_VARIANTS : 2;
+    return test->each_fusion ? N_VARIANTS : test->fused_only ? 1 : 2;
 }
 
 static bool open_variants(const Case *test, Device *device, Variant *variants, Outcome *outcome)

@@ -23,6 +23,7 @@ typedef struct {
     const char *target;        /* of case_plan; NULL: "host". compare_case: that of its device */
     const char *no_fuse;       /* as in Compilation; compare_case tries NULL and "" */
     bool each_fusion;          /* compare_case also tries each single fusion off */
+    bool fused_only;           /* compare_case does not try "" */
     bool winograd;             /* as in Compilation */
     bool plain_inputs;         /* no gradients of inputs */
     int batch;

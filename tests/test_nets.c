@@ -15,30 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "comparison.h"
-
-enum { STEPS = 10, MAX_DEFINES = 4 };
-
-typedef struct {
-    const char *name;
-    const char *path;
-    Define defines[MAX_DEFINES];
-    int batch;
-    double tolerance;
-    double loss_tolerance;     /* of the recorded losses, relative; for other compilers and processors */
-    bool winograd;
-} Net;
-
-static const Net nets[] = {
-    {"unet", "models/unet.seg", {{"width", "4"}, {"size", "32"}}, 2, 1e-4, 2e-3, false},
-    {"unet-winograd", "models/unet.seg", {{"width", "16"}, {"size", "64"}}, 2, 1e-4, 2e-3, true},
-    {"unet-odd", "models/unet.seg", {{"width", "8"}, {"size", "50"}}, 3, 1e-4, 2e-3, false},
-    {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false},
-    {"resnet34_unet-odd", "models/resnet34_unet.seg", {{"size", "42"}, {"pool_padding", "0"}}, 3,
-     1e-4, 5e-3, false},
-    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false},
-};
-enum { N_NETS = sizeof nets / sizeof *nets };
+#include "nets.h"
 
 static int passed, failed;
 
@@ -52,16 +29,6 @@ static bool check(bool good, const char *format, const char *name, const char *w
     *(good ? &passed : &failed) += 1;
     fflush(stdout);
     return good;
-}
-
-static Case net_case(const Net *net)
-{
-    int n = 0;
-    while (n < MAX_DEFINES && net->defines[n].name)
-        n++;
-    return (Case){.path = net->path, .defines = net->defines, .n_defines = n, .plain_inputs = true,
-                  .winograd = net->winograd,
-                  .batch = net->batch, .seed = 11, .tolerance = net->tolerance};
 }
 
 static Device *open_device(int threads)
@@ -97,35 +64,6 @@ static float *download(Executor *executor, Slab slab)
     return data;
 }
 
-/* A network at its initial values, ready for train_step. */
-static Executor *open_training(const Plan *plan, Device *device, int batch, Error *error)
-{
-    Executor *executor = executor_open(plan, device, batch, error);
-    if (!executor)
-        return NULL;
-    float *parameters = calloc((size_t)plan->parameter_bytes + 1, 1);
-    params_initialise(plan, 1, parameters);
-    bool ok = executor_upload(executor, SLAB_PARAMETERS, parameters, error);
-    free(parameters);
-    if (!ok) {
-        executor_close(executor);
-        return NULL;
-    }
-    return executor;
-}
-
-/* Step 1, 2, ... on one of two batches in turn. */
-static bool train_step(Executor *executor, const Plan *plan, int step, int batch, double rate,
-                       float *loss, Error *error)
-{
-    const PlanProgram *program = plan_program(plan_target(plan, "host"), "train");
-    *executor_state(executor) = (PlanState){.learning_rate = rate, .beta1 = 0.9, .beta2 = 0.999,
-                                            .eps = 1e-8, .step = step, .seed = (uint64_t)step};
-    return write_sources(executor, program, batch, (uint64_t)(step % 2), error)
-           && executor_run(executor, "train", batch, error)
-           && executor_read(executor, "train", "loss", loss, batch, error);
-}
-
 static void test_threads(const Net *net, const Plan *plan)
 {
     float *first = NULL;
@@ -136,7 +74,7 @@ static void test_threads(const Net *net, const Plan *plan)
         bool ok = executor != NULL;
         float loss;
         for (int step = 1; step <= 3 && ok; step++)
-            ok = train_step(executor, plan, step, net->batch, 1e-3, &loss, &error);
+            ok = train_step(executor, plan, "host", step, net->batch, 1e-3, &loss, &error);
         if (check(ok, "%s, threads: %s", net->name, error.text)) {
             float *parameters = download(executor, SLAB_PARAMETERS);
             check(!first || memcmp(first, parameters, (size_t)plan->parameter_bytes) == 0,
@@ -171,7 +109,7 @@ static void test_adam(const Net *net, const Plan *plan, Device *device)
     double (*moments)[2] = calloc((size_t)count, sizeof *moments), worst = 0, rate = 1e-3;
     for (int step = 1; step <= 3; step++) {
         float loss, *before = download(executor, SLAB_PARAMETERS);
-        bool ok = train_step(executor, plan, step, net->batch, rate, &loss, &error);
+        bool ok = train_step(executor, plan, "host", step, net->batch, rate, &loss, &error);
         check(ok, "%s, adam: %s", net->name, error.text);
         float *after = download(executor, SLAB_PARAMETERS);
         float *gradients = download(executor, SLAB_GRADIENTS);
@@ -192,18 +130,6 @@ static void test_adam(const Net *net, const Plan *plan, Device *device)
 }
 
 /* ---- recorded losses ------------------------------------------------------------------------------ */
-
-static bool read_losses(const char *path, double losses[STEPS])
-{
-    FILE *file = fopen(path, "r");
-    int n = 0;
-    char line[200];
-    while (file && fgets(line, sizeof line, file) && n < STEPS)
-        n += sscanf(line, "step %*d loss %lf", &losses[n]) == 1;
-    if (file)
-        fclose(file);
-    return n == STEPS;
-}
 
 static void write_losses(const Net *net, const char *path, const float losses[STEPS])
 {
@@ -226,7 +152,7 @@ static void test_losses(const Net *net, const Plan *plan, Device *device)
     bool ok = executor != NULL;
     float losses[STEPS];
     for (int i = 0; i < STEPS && ok; i++)
-        ok = train_step(executor, plan, i + 1, net->batch, 1e-3, &losses[i], &error);
+        ok = train_step(executor, plan, "host", i + 1, net->batch, 1e-3, &losses[i], &error);
     executor_close(executor);
     if (!check(ok, "%s, losses: %s", net->name, error.text))
         return;
@@ -247,7 +173,7 @@ static void test_losses(const Net *net, const Plan *plan, Device *device)
 int main(int argc, char **argv)
 {
     Device *device = open_device(0);
-    for (int i = 0; i < N_NETS; i++) {
+    for (int i = 0; i < n_nets; i++) {
         if (argc > 1 && strcmp(nets[i].name, argv[1]) != 0)
             continue;
         static Outcome outcome;

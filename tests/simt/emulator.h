@@ -49,6 +49,7 @@ typedef struct {
     SimtMemory *memory;
     int64_t offset, bytes;
     int64_t samples;                      /* at least 1 */
+    bool keeps_tail;                      /* which then may still be read; else nobody wrote it */
 } SimtBuffer;
 
 /* What dlsym gives for a kernel's name. The same text as in simt.h. */

@@ -181,7 +181,8 @@ static void check_buffer(Launch *launch, int index)
             at += 4;
         bool written = at == end || is_written(launch, memory, at, 1u << at % 4);
         if (!written) {
-            memory->state[at / 4] &= (uint8_t)~(1u << at % 4);
+            if (!buffer->keeps_tail)
+                memory->state[at / 4] &= (uint8_t)~(1u << at % 4);
             hole = hole < 0 ? at : hole;
             continue;
         }

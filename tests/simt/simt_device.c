@@ -249,9 +249,13 @@ static bool run_step(SimtDevice *simt, const DeviceRun *work, const DeviceStep *
     for (int i = 0; i < plan->n_buffers && i < MAX_BUFFERS; i++) {
         int64_t offset;
         SimtMemory *memory = simt_memory_find(simt->simt, step->buffers[i], &offset);
-        bool batched = plan->buffers[i].slab == SLAB_ACTIVATIONS;
-        buffers[i] = (SimtBuffer){ memory, offset, buffer_bytes(&plan->buffers[i], work->batch),
-                                   batched ? work->batch : 1 };
+        Slab slab = plan->buffers[i].slab;
+        buffers[i] = (SimtBuffer){
+            .memory = memory, .offset = offset,
+            .bytes = buffer_bytes(&plan->buffers[i], work->batch),
+            .samples = slab == SLAB_ACTIVATIONS ? work->batch : 1,
+            .keeps_tail = slab != SLAB_ACTIVATIONS && slab != SLAB_FIXED,
+        };
     }
     SimtLaunch given = {
         .name = unit->name, .kernel = unit->kernel, .n_buffers = plan->n_buffers,

@@ -17,7 +17,8 @@ static bool run(Simt *simt, const SimtTry *try, const struct SimtKernel *kernel,
             memcpy(simt_memory_data(memory), one->data, (size_t)one->bytes);
             simt_memory_mark(memory, 0, one->bytes, true);
         }
-        buffers[i] = (SimtBuffer){ memory, 0, one->bytes, one->samples ? one->samples : 1 };
+        buffers[i] = (SimtBuffer){ memory, 0, one->bytes, one->samples ? one->samples : 1,
+                                    false };
     }
     SimtLaunch launch = {
         .name = try->name, .kernel = kernel, .n_buffers = try->n_buffers, .buffers = buffers,

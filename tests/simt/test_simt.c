@@ -191,7 +191,7 @@ static bool run_case(Simt *simt, const Case *one, const struct SimtKernel *kerne
 {
     SimtBuffer buffers[3];
     for (int k = 0; k < 3; k++) {
-        buffers[k] = (SimtBuffer){simt_memory_open(simt, 4 * COUNT), 0, 4 * COUNT, 1};
+        buffers[k] = (SimtBuffer){simt_memory_open(simt, 4 * COUNT), 0, 4 * COUNT, 1, false};
         float *data = (float *)simt_memory_data(buffers[k].memory);
         for (int i = 0; i < COUNT && k != 1; i++)
             data[i] = (float)i;

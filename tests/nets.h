@@ -1,0 +1,32 @@
+/* The networks of models/, small by their params, as test_nets.c (host) and simt/test_simt_nets.c
+ * (emulated CUDA device) run them: training from fixed values, and the losses that were recorded.
+ */
+#ifndef NETS_H
+#define NETS_H
+
+#include "comparison.h"
+
+enum { STEPS = 10, MAX_DEFINES = 4 };
+
+typedef struct {
+    const char *name;
+    const char *path;
+    Define defines[MAX_DEFINES];
+    int batch;
+    double tolerance;
+    double loss_tolerance;     /* of the recorded losses, relative; for other compilers and processors */
+    bool winograd;
+} Net;
+extern const Net nets[];
+extern const int n_nets;
+
+Case net_case(const Net *);
+/* A network at its initial values, ready for train_step. NULL after an error. */
+Executor *open_training(const Plan *, Device *, int batch, Error *);
+/* Step 1, 2, ... on one of two batches in turn. */
+bool train_step(Executor *, const Plan *, const char *target, int step, int batch, double rate,
+                float *loss, Error *);
+/* Of the first steps with Adam at 1e-3, from tests/golden/nets/. */
+bool read_losses(const char *path, double losses[STEPS]);
+
+#endif

@@ -134,7 +134,7 @@ int add_kernel(Lowering *l, const char *stem, const char *front, const char *tem
     l->target->kernels = lower_append(arena, l->target->kernels, &l->target->n_kernels,
                                       sizeof(PlanKernel));
     l->target->kernels[l->target->n_kernels - 1] = (PlanKernel){
-        .name = (char *)name, .header = (char *)header,
+        .name = (char *)name, .header = (char *)header, .tail = template,
         .body = (char *)arena_printf(arena, "#define KERNEL %s\n%s%s", name, front, template),
     };
     return l->target->n_kernels - 1;

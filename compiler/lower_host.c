@@ -83,9 +83,11 @@ static void add_library(Lowering *l)
 {
     if (l->target->n_kernels)
         return;
-    l->target->kernels = lower_append(l->graph->arena, NULL, &l->target->n_kernels, sizeof(PlanKernel));
-    l->target->kernels[0] = (PlanKernel){ (char *)"library_conv_tiles", (char *)"",
-                                          (char *)template_text(l, "conv_tiles.c") };
+    l->target->kernels = lower_append(l->graph->arena, NULL, &l->target->n_kernels,
+                                      sizeof(PlanKernel));
+    l->target->kernels[0] = (PlanKernel){ .name = (char *)"library_conv_tiles",
+                                          .header = (char *)"",
+                                          .body = (char *)template_text(l, "conv_tiles.c") };
 }
 
 /* ---- one group ------------------------------------------------------------------------------- */

@@ -133,7 +133,8 @@ static void lower_product(Lowering *l, const Group *group, const PlanBuffer buff
     if (kernel == l->target->n_kernels) {
         l->target->kernels = lower_append(l->graph->arena, l->target->kernels,
                                           &l->target->n_kernels, sizeof(PlanKernel));
-        l->target->kernels[kernel] = (PlanKernel){ (char *)PLAN_MATMUL, (char *)"", (char *)"" };
+        l->target->kernels[kernel] = (PlanKernel){ .name = (char *)PLAN_MATMUL, .header = (char *)"",
+                                                           .body = (char *)"" };
     }
     PlanStep *step = add_step(l, kernel, group);
     fill_step(l, step, buffers, 3, sizes, MATMUL_SIZES, NULL, 0);

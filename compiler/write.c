@@ -161,19 +161,53 @@ static void put_program(Bytes *out, const PlanProgram *program)
     end_record(out, record);
 }
 
+/* What kernels end with, each text once; tails[i] is that of kernel i. Returns how many. */
+static int list_tails(const PlanTarget *target, const char **texts, int *tails)
+{
+    int n = 1;
+    texts[0] = "";
+    for (int i = 0; i < target->n_kernels; i++) {
+        const char *tail = target->kernels[i].tail ? target->kernels[i].tail : "";
+        for (tails[i] = 0; tails[i] < n && strcmp(texts[tails[i]], tail) != 0; )
+            tails[i]++;
+        if (tails[i] == n)
+            texts[n++] = tail;
+    }
+    return n;
+}
+
+static void put_kernels(Bytes *out, const PlanTarget *target)
+{
+    size_t n = (size_t)target->n_kernels + 1;
+    const char **texts = calloc(n, sizeof *texts);
+    int *tails = calloc(n, sizeof *tails);
+    if (!texts || !tails)
+        bug("write: not enough memory for the plan");
+    int n_texts = list_tails(target, texts, tails);
+    put_u32(out, n_texts);
+    for (int i = 0; i < n_texts; i++)
+        put_string(out, texts[i]);
+    put_u32(out, target->n_kernels);
+    for (int i = 0; i < target->n_kernels; i++) {
+        const PlanKernel *kernel = &target->kernels[i];
+        size_t front = strlen(kernel->body) - strlen(texts[tails[i]]), record = begin_record(out);
+        put_string(out, kernel->name);
+        put_string(out, kernel->header);
+        put_u32(out, (int64_t)front);
+        append(out, kernel->body, front);
+        put_u32(out, tails[i]);
+        end_record(out, record);
+    }
+    free(texts);
+    free(tails);
+}
+
 static void put_target(Bytes *out, const PlanTarget *target)
 {
     size_t record = begin_record(out);
     put_string(out, target->name);
     put_string(out, target->prelude);
-    put_u32(out, target->n_kernels);
-    for (int i = 0; i < target->n_kernels; i++) {
-        size_t kernel = begin_record(out);
-        put_string(out, target->kernels[i].name);
-        put_string(out, target->kernels[i].header);
-        put_string(out, target->kernels[i].body);
-        end_record(out, kernel);
-    }
+    put_kernels(out, target);
     put_u32(out, target->n_programs);
     for (int i = 0; i < target->n_programs; i++)
         put_program(out, &target->programs[i]);

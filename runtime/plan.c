@@ -26,6 +26,9 @@
 #include "run.h"
 
 enum { HEAD_BYTES = 32, MAX_LIST = 4096, MAX_NAME = 4096 };
+/* Of all kernels' texts in a target. */
+static const int64_t MAX_TEXT_BYTES = (int64_t)256 << 20;
+
 /* Of CUDA launches; a device may have less. */
 enum { MAX_LAUNCHES = 64, MAX_THREADS = 1024, MAX_SHARED = 1 << 20 };
 /* Of a slab; times a batch it still fits 63 bits. */
@@ -483,13 +486,40 @@ static void read_program(Reader *reader, const Plan *plan, const PlanTarget *tar
     leave_record(reader, outer);
 }
 
-static void read_kernel(Reader *reader, PlanKernel *kernel)
+/* Texts with which kernels end, many alike. */
+typedef struct { int n; char **texts; int64_t bytes; } Tails;
+
+static void read_kernel(Reader *reader, Tails *tails, PlanKernel *kernel)
 {
     size_t outer = enter_record(reader);
     kernel->name = read_identifier(reader, "name");
     kernel->header = read_string(reader, "header", false);
-    kernel->body = read_string(reader, "body", false);
+    char *body = read_string(reader, "body", false);
+    uint32_t tail = read_u32(reader);
     leave_record(reader, outer);
+    if (tail >= (uint32_t)tails->n)
+        wrong(reader, "its text ends with %u of %d texts", tail, tails->n);
+    if (reader->failed)
+        return;
+    size_t front = strlen(body), rest = strlen(tails->texts[tail]);
+    tails->bytes += (int64_t)(front + rest);
+    if (tails->bytes > MAX_TEXT_BYTES) {
+        wrong(reader, "the kernels' texts have more than %lld bytes", (long long)MAX_TEXT_BYTES);
+        return;
+    }
+    kernel->body = allocate(reader, front + rest + 1, 1);
+    if (!reader->failed) {
+        memcpy(kernel->body, body, front);
+        memcpy(kernel->body + front, tails->texts[tail], rest + 1);
+    }
+}
+
+static void read_tails(Reader *reader, Tails *tails)
+{
+    tails->n = read_count(reader, "texts", 4, INT32_MAX);
+    tails->texts = allocate(reader, (size_t)tails->n, sizeof *tails->texts);
+    for (int i = 0; i < tails->n && !reader->failed; i++)
+        tails->texts[i] = read_string(reader, "text", false);
 }
 
 static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
@@ -497,12 +527,14 @@ static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
     size_t outer = enter_record(reader);
     target->name = read_word(reader, "name", LETTERS "-"); /* "cuda-tf32" */
     target->prelude = read_string(reader, "prelude", false);
+    Tails tails = { 0 };
+    read_tails(reader, &tails);
     target->n_kernels = read_count(reader, "kernels", 8, INT32_MAX);
     target->kernels = allocate(reader, (size_t)target->n_kernels, sizeof *target->kernels);
     char **names = allocate(reader, (size_t)target->n_kernels, sizeof *names);
     for (int i = 0; i < target->n_kernels && !reader->failed; i++) {
         set_place(reader, "target '%s', kernel %d", target->name, i);
-        read_kernel(reader, &target->kernels[i]);
+        read_kernel(reader, &tails, &target->kernels[i]);
         names[i] = target->kernels[i].name;
     }
     set_place(reader, "target '%s'", target->name);

@@ -73,6 +73,7 @@ typedef struct {
     char *name;        /* the function, and the name of the emitted file */
     char *header;      /* a comment: the graph lines it implements; not part of the cache's key */
     char *body;        /* C behind the prelude */
+    const char *tail;  /* how body ends as others' do: written once a target; NULL where read */
 } PlanKernel;
 
 /* One way to launch a CUDA kernel: candidates of a step differ in their kernel's tiles, and give the

@@ -351,6 +351,7 @@ typedef struct {
     const Plan *plan;
     Executor *executor;
     float *slabs[SLAB_COUNT];  /* parameters and gradients after the run */
+    double gradients, differences; /* squares of all parameters' */
 } Running;
 
 static bool read_slabs(Running *running, Outcome *outcome)
@@ -381,6 +382,27 @@ static bool read_result(Running *running, const char *program, const Result *res
         return problem(outcome, "%s: reading %s %s: %s", program, role_name(result->role),
                        result->name, error.text);
     return true;
+}
+
+static void add_gradient(Running *running, const float *got, const double *want, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        running->gradients += want[i] * want[i];
+        running->differences += (got[i] - want[i]) * (got[i] - want[i]);
+    }
+}
+
+static bool compare_gradients(const Running *running, const char *program, Outcome *outcome)
+{
+    double allowed = running->test->all_gradients;
+    double measure = sqrt(running->differences / running->gradients);
+    if (running->gradients <= 0)
+        return true;
+    if (measure > outcome->gradients)
+        outcome->gradients = measure;
+    return allowed <= 0 || measure <= allowed
+        || problem(outcome, "%s: the gradients together are off by %.3g, allowed %.3g", program,
+                   measure, allowed);
 }
 
 /* Trained parameters must be as they were: the learning rate is zero. */
@@ -421,11 +443,14 @@ static bool run_program(Running *running, Program program, const Graph *graph,
         int64_t count = oracle_count(result->node, reference->batch);
         float *got = allocate(4 * count);
         double floor = result->role == ROLE_GRADIENT ? reference->gradient_scale / 100 : 1e-6;
+        const double *want = oracle_value(reference->oracle, result->node);
         ok = read_result(running, name, result, got, count, reference->batch, outcome)
-             && compare_tensor(running->test, name, result, got,
-                               oracle_value(reference->oracle, result->node), count, floor, outcome);
+             && compare_tensor(running->test, name, result, got, want, count, floor, outcome);
+        if (ok && result->role == ROLE_GRADIENT && find_parameter(running->plan, result->name))
+            add_gradient(running, got, want, count);
         free(got);
     }
+    ok = ok && compare_gradients(running, name, outcome);
     ok = ok && (program != PROGRAM_TRAIN || check_unchanged(running, outcome));
     free(running->slabs[SLAB_PARAMETERS]);
     free(running->slabs[SLAB_GRADIENTS]);

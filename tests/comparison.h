@@ -7,7 +7,8 @@
  * with a float64 run of the specialised, unfused graph.
  *
  * The measure of a tensor: |got - want| / |want| in the Euclidean norm, and a tenth of the largest
- * difference over the largest value. Gradients that are small beside the case's largest one (those
+ * difference over the largest value. `all_gradients` is for all parameters' gradients as one vector,
+ * which says more about a precision than its worst tensor does. Gradients that are small beside the case's largest one (those
  * that cancel to zero) are measured against a hundredth of that one.
  */
 #ifndef COMPARISON_H
@@ -29,11 +30,13 @@ typedef struct {
     int batch;
     uint64_t seed;             /* of all values and of dropout */
     double tolerance;
+    double all_gradients;      /* of the parameters' gradients together; 0: not looked at */
 } Case;
 
 typedef struct {
     double worst;              /* the largest measure over all tensors */
     char where[256];           /* its tensor and element */
+    double gradients;          /* the measure of all parameters' gradients, in the norm */
     bool failed;
     char problem[4096];        /* of compiling or running, or a value beyond the tolerance */
 } Outcome;

@@ -415,7 +415,7 @@ static void check_device(void)
     Error error = {0};
     Device *device = simt_device_open("cuda-fp32", 0, &error);
     char *text = simt_text("fp32", NULL, add_text);
-    PlanKernel kernel = {(char *)"add", (char *)"", text};
+    PlanKernel kernel = {.name = (char *)"add", .header = (char *)"", .body = text};
     PlanLaunch launch = {.threads = 32, .blocks = 1, .blocks_per_sample = 1};
     PlanBuffer buffers[] = {{SLAB_ACTIVATIONS, 0, 128}, {SLAB_PARAMETERS, 0, 64},
                             {SLAB_ACTIVATIONS, 128, 128}};

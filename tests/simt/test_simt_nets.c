@@ -21,15 +21,20 @@
 typedef struct {
     const char *target;
     bool smooth;               /* see above */
-    double tolerance;
+    double tolerance;          /* of each tensor */
+    double all_gradients;      /* of the parameters' gradients together */
     int steps;                 /* of training */
     double first_loss, losses; /* how far the losses may be off, relative */
 } Mode;
 
+/* Rounding the operands of every product to tf32, and nothing else, in the float64 oracle puts U-Net's
+ * gradients together off by 2e-3 to 3.5e-3, those of bf16 by 2e-2 to 3e-2: some forty products lie
+ * between the pictures and the first gradient. Single tensors, small differences of large sums, are
+ * off by three times as much. The tolerances leave little beside that. */
 static const Mode modes[] = {
-    {"cuda-fp32", false, 1e-4, 3, 1e-5, 5e-3},
-    {"cuda-tf32", true, 1e-3, 3, 1e-3, 5e-3},
-    {"cuda-bf16", true, 1e-2, 3, 1e-2, 5e-2},
+    {"cuda-fp32", false, 1e-4, 1e-5, 3, 1e-5, 5e-3},
+    {"cuda-tf32", true, 1.5e-2, 4e-3, 3, 1e-5, 5e-3},
+    {"cuda-bf16", true, 0.15, 4e-2, 3, 1e-3, 2e-2},
 };
 enum { N_MODES = sizeof modes / sizeof *modes };
 static const char *const names[] = {"unet", "resnet34_unet"};
@@ -114,9 +119,11 @@ static void test_oracle(const Net *net, const Mode *mode, Device *device, const 
     if (mode->smooth)
         test.path = path;
     test.tolerance = mode->tolerance;
+    test.all_gradients = mode->all_gradients;
     test.fused_only = true;
     judge(compare_case(&test, device, &outcome), mode->target, net->name, outcome.problem);
-    printf("%s %s: largest error %.1e: %s\n", mode->target, net->name, outcome.worst, outcome.where);
+    printf("%s %s: gradients together %.1e, largest error of a tensor %.1e: %s\n", mode->target,
+           net->name, outcome.gradients, outcome.worst, outcome.where);
 }
 
 static void test_losses(const Net *net, const Mode *mode, Device *device)

@@ -1,10 +1,271 @@
-/* Weight gradients on CUDA: to be written. */
+/* How gradients of convolutions for their weights, and convolutions in groups, are launched on CUDA.
+ *
+ * The tiles of conv_grad_weight.cu are a table. Each entry that can do a shape gets an estimate of
+ * its clocks on a GPU like the H100: products, loads through the operands' expressions, and the
+ * addition of splits. The cheapest is the default, the next ones are candidates; they share the
+ * default's splits and workspace.
+ */
 #include "lower_conv_cuda.h"
 #include "seg.h"
 
-void lower_conv_cuda_grad_weight(const ConvShape *shape, CudaPrecision precision,
-                                 ConvCudaLowering *lowering)
+#include <string.h>
+
+enum {
+    UNITS = 132,                   /* multiprocessors */
+    BATCH = 8,                     /* samples that the estimates are for */
+    MOST_WAVES = 3,                /* blocks a place on the device */
+    WORKSPACE_BYTES = 64 << 20,
+    SHARED_BYTES = 99 << 10,       /* what a block may have on every device from sm_80 on */
+    OLD_SHARED_BYTES = 64 << 10,   /* fp32: and before */
+    STEP_CLOCKS = 300,             /* that no product fills */
+    BLOCK_CLOCKS = 4000,           /* before and behind the steps */
+    LAUNCH_CLOCKS = 4000,
+    CLOCK_BYTES = 1700,            /* of memory */
+    CANDIDATES = 4,
+    FEW_CHANNELS = 8,              /* fewer are columns: see conv_grad_weight.cu */
+};
+
+/* An instance of conv_grad_weight.cu. */
+typedef struct {
+    const char *defines;
+    int precision, threads, k, c, warp_k, rows, columns, stride, p, q;
+    int blocks;                    /* that a multiprocessor holds */
+    int loads;                     /* of x, for columns; else 0 */
+} Tile;
+
+#define DEFINES(T, K, C, WK, WC, R, S, STRIDE, P, Q)                                               \
+    "#define THREADS " #T "\n#define TILE_K " #K "\n#define TILE_C " #C "\n#define WARP_K " #WK    \
+    "\n#define WARP_C " #WC "\n#define TAP_ROWS " #R "\n#define TAP_COLUMNS " #S                   \
+    "\n#define PATCH_STRIDE " #STRIDE "\n#define TILE_P " #P "\n#define TILE_Q " #Q "\n"
+#define TILE(PRECISION, T, K, C, WK, WC, R, S, STRIDE, P, Q, BLOCKS)                               \
+    { DEFINES(T, K, C, WK, WC, R, S, STRIDE, P, Q), CUDA_##PRECISION, T, K, C, WK, R, S, STRIDE,   \
+      P, Q, BLOCKS, 0 }
+#define COLUMNS(PRECISION, T, K, C, WK, WC, P, Q, LOADS, BLOCKS)                                   \
+    { DEFINES(T, K, C, WK, WC, 1, 1, 1, P, Q) "#define COLUMNS\n#define X_LOADS " #LOADS "\n",     \
+      CUDA_##PRECISION, T, K, C, WK, 1, 1, 1, P, Q, BLOCKS, LOADS }
+
+static const Tile tiles[] = {
+    /*   threads  K    C  a warp's  taps stride  pixels  blocks */
+    TILE(BF16, 256, 64, 64, 64, 8, 3, 3, 1, 8, 16, 1),
+    TILE(BF16, 256, 64, 64, 64, 8, 3, 3, 1, 8, 8, 1),
+    TILE(BF16, 128, 64, 32, 64, 8, 3, 3, 1, 8, 16, 2),
+    TILE(BF16, 128, 32, 32, 32, 8, 3, 3, 1, 8, 16, 3),
+    TILE(BF16, 256, 16, 64, 16, 8, 3, 3, 1, 8, 16, 2),
+    TILE(BF16, 256, 64, 64, 64, 8, 3, 3, 2, 4, 8, 1),
+    TILE(BF16, 128, 32, 32, 32, 8, 3, 3, 2, 4, 8, 3),
+    TILE(BF16, 256, 128, 64, 64, 16, 2, 2, 2, 4, 8, 1),
+    TILE(BF16, 256, 64, 64, 64, 8, 2, 2, 2, 4, 8, 2),
+    TILE(BF16, 256, 128, 128, 64, 32, 1, 1, 1, 8, 8, 1),
+    TILE(BF16, 256, 64, 64, 32, 16, 1, 1, 1, 8, 16, 2),
+    TILE(BF16, 128, 32, 32, 32, 8, 1, 1, 1, 8, 16, 4),
+    TILE(BF16, 128, 16, 64, 16, 16, 1, 1, 1, 8, 16, 4),
+    TILE(TF32, 256, 64, 64, 64, 8, 3, 3, 1, 8, 8, 1),
+    TILE(TF32, 128, 64, 32, 64, 8, 3, 3, 1, 8, 8, 2),
+    TILE(TF32, 128, 32, 32, 32, 8, 3, 3, 1, 8, 8, 3),
+    TILE(TF32, 256, 16, 64, 16, 8, 3, 3, 1, 8, 8, 2),
+    TILE(TF32, 256, 64, 64, 64, 8, 3, 3, 2, 2, 8, 1),
+    TILE(TF32, 128, 32, 32, 32, 8, 3, 3, 2, 4, 8, 2),
+    TILE(TF32, 256, 64, 64, 64, 8, 2, 2, 2, 4, 8, 1),
+    TILE(TF32, 128, 64, 32, 64, 8, 2, 2, 2, 4, 8, 2),
+    TILE(TF32, 256, 128, 128, 64, 32, 1, 1, 1, 4, 8, 1),
+    TILE(TF32, 256, 64, 64, 32, 16, 1, 1, 1, 8, 8, 2),
+    TILE(TF32, 128, 32, 32, 32, 8, 1, 1, 1, 8, 8, 4),
+    TILE(TF32, 128, 16, 64, 16, 16, 1, 1, 1, 8, 8, 4),
+    TILE(FP32, 256, 64, 64, 64, 8, 3, 3, 1, 4, 8, 1),
+    TILE(FP32, 128, 32, 32, 32, 8, 3, 3, 1, 8, 8, 3),
+    TILE(FP32, 256, 16, 64, 16, 8, 3, 3, 1, 4, 8, 2),
+    TILE(FP32, 256, 64, 64, 64, 8, 3, 3, 2, 2, 8, 1),
+    TILE(FP32, 256, 64, 64, 64, 8, 2, 2, 2, 2, 8, 1),
+    TILE(FP32, 256, 64, 64, 32, 16, 1, 1, 1, 4, 8, 2),
+    TILE(FP32, 128, 32, 32, 32, 8, 1, 1, 1, 8, 8, 4),
+    TILE(FP32, 128, 16, 64, 16, 16, 1, 1, 1, 8, 8, 4),
+    /*      threads  K   C  a warp's pixels loads blocks */
+    COLUMNS(BF16, 256, 64, 32, 32, 8, 8, 16, 1, 3),
+    COLUMNS(BF16, 256, 64, 32, 32, 8, 8, 16, 4, 2),
+    COLUMNS(BF16, 256, 64, 160, 32, 40, 8, 16, 4, 2),
+    COLUMNS(BF16, 256, 16, 128, 16, 16, 8, 16, 2, 2),
+    COLUMNS(BF16, 128, 16, 32, 16, 8, 8, 16, 2, 4),
+    COLUMNS(TF32, 256, 64, 32, 32, 8, 8, 8, 2, 3),
+    COLUMNS(TF32, 256, 64, 160, 32, 40, 8, 8, 2, 2),
+    COLUMNS(TF32, 256, 16, 128, 16, 16, 8, 8, 2, 2),
+    COLUMNS(TF32, 128, 16, 32, 16, 8, 8, 8, 3, 4),
+    COLUMNS(FP32, 256, 64, 32, 32, 8, 8, 8, 2, 3),
+    COLUMNS(FP32, 256, 64, 160, 32, 40, 8, 8, 2, 2),
+    COLUMNS(FP32, 256, 16, 128, 16, 16, 8, 8, 2, 2),
+    COLUMNS(FP32, 128, 16, 32, 16, 8, 8, 8, 3, 4),
+};
+enum { TILES = sizeof tiles / sizeof *tiles };
+
+static int64_t least(int64_t a, int64_t b)
 {
-    (void)shape, (void)precision, (void)lowering;
-    bug("lower: no weight gradients on CUDA yet");
+    return a < b ? a : b;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* ---- weight gradient --------------------------------------------------------------------------- */
+
+/* Columns of the result's matrix, and taps of each. */
+static int64_t result_channels(const ConvShape *s, const Tile *t)
+{
+    return t->loads ? s->C * s->kernel * s->kernel : s->C;
+}
+
+static int64_t result_kernel(const ConvShape *s, const Tile *t)
+{
+    return t->loads ? 1 : s->kernel;
+}
+
+static int64_t patch_length(const ConvShape *s, const Tile *t, int64_t pixels, int64_t taps)
+{
+    if (t->loads)
+        return (pixels - 1) * s->stride + (s->kernel - 1) * s->dilation + 1;
+    return (pixels - 1) * t->stride + taps;
+}
+
+static int64_t shared_bytes(const ConvShape *s, const Tile *t)
+{
+    const int64_t element = t->precision == CUDA_BF16 ? 2 : 4;
+    const int64_t rows = patch_length(s, t, t->p, t->rows);
+    const int64_t columns = patch_length(s, t, t->q, t->columns);
+    const int64_t slots = t->loads ? t->threads : t->threads / (t->c / 8);
+    const int64_t list = (t->loads ? t->loads : divide_up(rows * columns, slots)) * slots * 8;
+    const int64_t dy = t->p * t->q * (t->k + 8) * element;
+    const int64_t line = divide_up(columns, t->stride) * t->stride;
+    const int64_t x = t->loads ? s->C * rows * columns * 4 : rows * line * (t->c + 8) * element;
+    const int64_t result = 16 * (t->k / t->warp_k) * (t->c * t->rows * t->columns + 8) * 4;
+    return most(list + 2 * dy + 2 * x, result);
+}
+
+static bool serves(const ConvShape *s, CudaPrecision precision, const Tile *t)
+{
+    if (t->precision != (int)precision
+        || shared_bytes(s, t) > (precision == CUDA_FP32 ? OLD_SHARED_BYTES : SHARED_BYTES))
+        return false;
+    if (t->loads)
+        return s->C < FEW_CHANNELS
+               && patch_length(s, t, t->p, 1) * patch_length(s, t, t->q, 1)
+                      <= t->loads * t->threads;
+    return (t->rows == 1 && t->columns == 1)
+           || (t->stride == s->stride && s->dilation == 1 && s->kernel >= t->rows);
+}
+
+/* Tiles of the result, and of a sample's pixels. */
+static int64_t result_tiles(const ConvShape *s, const Tile *t)
+{
+    const int64_t kernel = result_kernel(s, t);
+    return divide_up(s->K, t->k) * divide_up(result_channels(s, t), t->c)
+           * divide_up(kernel, t->rows) * divide_up(kernel, t->columns);
+}
+
+static int64_t pixel_tiles(const ConvShape *s, const Tile *t)
+{
+    return divide_up(s->P, t->p) * divide_up(s->Q, t->q);
+}
+
+static double clocks(const ConvShape *s, const Tile *t, int64_t splits)
+{
+    static const double product_rate[] = { [CUDA_FP32] = 100, [CUDA_TF32] = 635,
+                                           [CUDA_BF16] = 1270 };
+    const double pixels = (double)(t->p * t->q);
+    const double patch = (double)(patch_length(s, t, t->p, t->rows)
+                                  * patch_length(s, t, t->q, t->columns));
+    const double products = pixels * t->k * t->c * t->rows * t->columns;
+    const double loads = pixels * t->k + patch * (t->loads ? 8 : t->c);
+    const double step = products / product_rate[t->precision] + 0.05 * loads + STEP_CLOCKS;
+    const int64_t waves = divide_up(result_tiles(s, t) * splits, UNITS * t->blocks);
+    const int64_t steps = divide_up(BATCH * pixel_tiles(s, t), splits);
+    const double weights = (double)(s->K * s->C * s->kernel * s->kernel);
+    const double finish = (double)(2 * splits + 1) * 4 * weights / CLOCK_BYTES + LAUNCH_CLOCKS;
+    return (double)waves * (step * (double)(steps * t->blocks) + BLOCK_CLOCKS)
+           + (splits > 1 ? finish : 0);
+}
+
+/* How often the pixels are split: no more than fill the device MOST_WAVES times. */
+static int64_t best_splits(const ConvShape *s, const Tile *t)
+{
+    const int64_t bytes = s->K * s->C * s->kernel * s->kernel * 4;
+    const int64_t limit = least(WORKSPACE_BYTES / bytes, 4 * pixel_tiles(s, t));
+    int64_t best = 1;
+    for (int64_t waves = 1; waves <= MOST_WAVES; waves++) {
+        const int64_t splits = least(limit, waves * UNITS * t->blocks / result_tiles(s, t));
+        if (splits > 1 && clocks(s, t, splits) < clocks(s, t, best))
+            best = splits;
+    }
+    return best;
+}
+
+static void add_launch(ConvCudaLowering *out, const char *defines, int threads, int64_t blocks,
+                       int64_t blocks_per_sample, int64_t shared)
+{
+    out->launches[out->n_launches++] =
+        (CudaLaunch){ defines, threads, blocks, blocks_per_sample, shared, 0 };
+}
+
+/* The kernel that adds up `splits` results of `count` weights. */
+static void add_finish(ConvCudaLowering *out, int64_t count, int64_t splits)
+{
+    int64_t rows = 1;
+    if (splits == 1)
+        return;
+    while (rows < 16 && rows * 2 <= splits)
+        rows *= 2;
+    out->workspace_bytes = splits * count * 4;
+    out->finish_template = "conv_grad_weight_finish.cu";
+    out->finish = (CudaLaunch){ "#define THREADS 256\n", 256, divide_up(count, 256 / rows), 0,
+                                4 * 256, 0 };
+    out->finish_sizes[out->n_finish_sizes++] = count;
+    out->finish_sizes[out->n_finish_sizes++] = splits;
+    out->finish_sizes[out->n_finish_sizes++] = rows;
+}
+
+void lower_conv_cuda_grad_weight(const ConvShape *s, CudaPrecision precision,
+                                 ConvCudaLowering *out)
+{
+    bool used[TILES] = { false };
+    int64_t splits = 0;
+    memset(out, 0, sizeof *out);
+    if (s->groups > 1)
+        bug("lower: no weight gradients of grouped convolutions on CUDA yet");
+    out->template = "conv_grad_weight.cu";
+    out->parts = 1;
+    for (int i = 0; i < CANDIDATES; i++) {
+        const Tile *best = NULL;
+        double best_clocks = 0;
+        for (const Tile *t = tiles; t < tiles + TILES; t++) {
+            if (used[t - tiles] || !serves(s, precision, t))
+                continue;
+            const double own = clocks(s, t, splits ? splits : best_splits(s, t));
+            if (!best || own < best_clocks) {
+                best = t;
+                best_clocks = own;
+            }
+        }
+        if (!best)
+            break;
+        used[best - tiles] = true;
+        if (!splits)
+            splits = best_splits(s, best);
+        add_launch(out, best->defines, best->threads, splits * result_tiles(s, best), 0,
+                   shared_bytes(s, best));
+    }
+    const int64_t sizes[] = { s->C, s->H, s->W, s->K, s->P, s->Q, s->kernel, s->stride, s->padding,
+                              s->dilation, splits };
+    out->n_sizes = sizeof sizes / sizeof *sizes;
+    memcpy(out->sizes, sizes, sizeof sizes);
+    add_finish(out, s->K * s->C * s->kernel * s->kernel, splits);
+}
+
+void lower_conv_cuda_grouped(const ConvShape *s, CudaPrecision precision, ConvCudaLowering *out)
+{
+    (void)s, (void)precision, (void)out;
+    bug("lower: no grouped convolutions on CUDA yet");
 }

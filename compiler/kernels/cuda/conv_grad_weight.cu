@@ -1,25 +1,634 @@
-/* Gradient of a convolution for its weight, [K][C/1][kernel][kernel] as PyTorch keeps it: for each
- * tap the sum over samples and pixels of x under the tap times dy. One group; conv_grouped_grad_*
- * does several. Also that of a transposed convolution, with the roles of x and dy swapped.
+/* Gradient of a convolution for its weight, [K][C][kernel][kernel] as PyTorch keeps it: for each tap
+ * the sum over samples and pixels of x under the tap times dy. Also that of a transposed
+ * convolution, with the roles of x and dy swapped. One group: conv_grouped_grad_weight.cu does more.
  *
- * own buffers: the workspace [SPLITS][RESULT] (conv_grad_weight_finish.cu adds the splits), or,
- *     where SPLITS is 1, the result.  Reads read_x [C,H,W] and read_dy [K,P,Q].
- * grid: SPLITS * groups of taps * tiles of channels; shared memory: SHARED_BYTES, see below
+ * own buffers: where SPLITS is 1 the result, else a workspace [SPLITS][result], which
+ *     conv_grad_weight_finish.cu adds up.  Reads read_x [C,H,W] and read_dy [K,P,Q].
+ * grid: SPLITS * groups of taps * tiles of channels
+ * shared memory: the places of a patch, two tiles of dy, two patches of x; at the end rows of the
+ *     result
  *
  * For a group of taps this is a matrix product whose inner dimension is the pixels. A block makes a
  * tile of TILE_K output channels, TILE_C input channels and TAP_ROWS x TAP_COLUMNS taps from every
- * SPLITS-th tile of TILE_P x TILE_Q pixels, of all samples: so the bits depend on sizes only. A step
- * writes one tile of dy and the patch of x under it to shared memory, once for all of its taps, as
- * [pixel][channel]; both operands of the product are then read transposed, by load_matrices for
- * bf16, by single words else. While a step multiplies, the next one's pixels are on their way
- * through registers into the other half of shared memory.
+ * SPLITS-th tile of TILE_P x TILE_Q pixels of all samples: the bits depend on sizes only. A step
+ * writes one tile of dy, and the patch of x under it, to shared memory as [pixel][channel], once for
+ * all of its taps, from where the product reads both transposed. Loading and multiplying take turns:
+ * while the even warps write the next step's x, then dy, into the other half of shared memory, the
+ * odd ones multiply, and the other way round. So a thread holds either what it loads or what it
+ * multiplies beside its sums, which are most of its registers.
  *
- * With COLUMNS, for a few input channels: instead of input channels there are C * kernel * kernel
- * columns, which are neighbours in the result, and x lies as planes. The words of a column's pixels
- * are read from them at the column's offset.
+ * COLUMNS is for a few input channels: instead of channels there are C * kernel * kernel columns,
+ * neighbours in the result, and one tap. x lies as planes of 32-bit words, for bf16 of pairs of
+ * pixels STRIDE apart, so that a column is read like a channel, from an offset of its own.
+ *
+ * Defines: THREADS TILE_K TILE_C WARP_K WARP_C TAP_ROWS TAP_COLUMNS PATCH_STRIDE TILE_P TILE_Q, and
+ * COLUMNS with X_LOADS.
  */
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q,
     SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING, SIZE_DILATION,
     SIZE_SPLITS,
 };
+
+#ifdef PRECISION_BF16
+enum { ELEMENT = 2, SLICE = 32 };  /* bytes of an operand; pixels that are multiplied at a time */
+#else
+enum { ELEMENT = 4, SLICE = 8 };
+#endif
+
+enum {
+    TAPS = TAP_ROWS * TAP_COLUMNS,
+    PIXELS = TILE_P * TILE_Q,
+    K_WARPS = TILE_K / WARP_K,
+    K_BLOCKS = WARP_K / 16,            /* of a warp's tile, as the small matrices are */
+    C_BLOCKS = WARP_C / 8,
+    DY_PIXEL = TILE_K + 8,             /* elements from pixel to pixel: no two in one bank */
+    DY_BYTES = PIXELS * DY_PIXEL * ELEMENT,
+    DY_SLOTS = THREADS / (TILE_K / 8), /* pixels that are loaded at a time */
+    DY_LOADS = (PIXELS + DY_SLOTS - 1) / DY_SLOTS,
+    RESULT_ROW = TILE_C * TAPS,
+    RESULT_LINE = RESULT_ROW + 8,
+    RESULT_ROWS = 16 * K_WARPS,
+#ifdef COLUMNS
+    X_SLOTS = THREADS,
+#else
+    PATCH_ROWS = (TILE_P - 1) * PATCH_STRIDE + TAP_ROWS,
+    PATCH_COLUMNS = (TILE_Q - 1) * PATCH_STRIDE + TAP_COLUMNS,
+    /* Columns that are PATCH_STRIDE apart lie side by side. */
+    PHASE_COLUMNS = (PATCH_COLUMNS + PATCH_STRIDE - 1) / PATCH_STRIDE,
+    PATCH_LINE = PATCH_STRIDE * PHASE_COLUMNS,
+    X_PIXEL = TILE_C + 8,
+    X_SLOTS = THREADS / (TILE_C / 8),
+    X_LOADS = (PATCH_ROWS * PATCH_COLUMNS + X_SLOTS - 1) / X_SLOTS,
+#endif
+    DY_AT = X_LOADS * X_SLOTS * 8,     /* behind the list of the patch's pixels */
+    X_AT = DY_AT + 2 * DY_BYTES,
+};
+static_assert(THREADS == 32 * K_WARPS * (TILE_C / WARP_C), "a warp a tile");
+static_assert(PIXELS % SLICE == 0 && TILE_Q % 8 == 0 && 32 % TILE_Q == 0, "slices");
+static_assert(THREADS % (TILE_K / 8) == 0 && THREADS % X_SLOTS == 0, "one block a thread");
+
+typedef float Sums[TAPS][C_BLOCKS][K_BLOCKS][4];
+
+/* What a block does, and which part of it this warp. */
+typedef struct {
+    int split, k, c, tap_row, tap_column;
+    int warp_k, warp_c;
+} Task;
+
+/* A tile of pixels: its sample, its row and column of tiles; or a distance between two. */
+typedef struct { int n, row, column; } PixelTile;
+
+/* ---- operands into shared memory ------------------------------------------------------------- */
+
+struct Packed { word4 words[ELEMENT / 2]; };              /* 8 channels of a pixel */
+
+DEVICE Packed packed(const v8 &value, bool valid)
+{
+    v8 kept;
+    EACH_LANE kept.lane[i] = valid ? value.lane[i] : 0.0f;
+#ifdef PRECISION_TF32
+    EACH_LANE kept.lane[i] = bits_float(round_tf32(kept.lane[i]));
+#endif
+#ifdef PRECISION_BF16
+    Packed y = { { bf16_words(kept) } };
+#else
+    Packed y = { { floats_words(kept, 0), floats_words(kept, 1) } };
+#endif
+    return y;
+}
+
+DEVICE void store_packed(unsigned at, const Packed &value)
+{
+    UNROLL for (int i = 0; i < ELEMENT / 2; i++)
+        store_shared(at + 16 * (unsigned)i, value.words[i]);
+}
+
+DEVICE bool is_inside(int i, int size) { return (unsigned)i < (unsigned)size; }
+/* The nearest place that is. */
+DEVICE int inside(int i, int size) { return most(0, least(i, size - 1)); }
+
+DEVICE Packed load_dy(const Arguments *a, const Task &task, const PixelTile &tile, int load)
+{
+    const int *s = a->sizes;
+    int pixel = thread_index() / (TILE_K / 8) + load * DY_SLOTS, blocks = channel_blocks(s[SIZE_K]);
+    int kb = task.k / 8 + thread_index() % (TILE_K / 8);
+    int p = tile.row * TILE_P + pixel / TILE_Q, q = tile.column * TILE_Q + pixel % TILE_Q;
+    bool valid = p < s[SIZE_P] && q < s[SIZE_Q] && kb < blocks;
+    v8 value = read_dy(a, tile.n, least(kb, blocks - 1), least(p, s[SIZE_P] - 1),
+                       least(q, s[SIZE_Q] - 1));
+    return packed(value, valid);
+}
+
+DEVICE void store_dy(unsigned dy, int load, const Packed &value)
+{
+    int pixel = thread_index() / (TILE_K / 8) + load * DY_SLOTS;
+    if (DY_LOADS * DY_SLOTS == PIXELS || pixel < PIXELS)
+        store_packed(dy + (unsigned)((pixel * DY_PIXEL + thread_index() % (TILE_K / 8) * 8)
+                                     * ELEMENT), value);
+}
+
+/* Row (or column) of x at which the patch of a tile begins. */
+DEVICE int patch_start(const Arguments *a, int pixel, int tap)
+{
+    const int *s = a->sizes;
+    return pixel * s[SIZE_STRIDE] + tap * s[SIZE_DILATION] - s[SIZE_PADDING];
+}
+
+/* This thread's load-th pixel of the patch: its row (bits 16-31) and column, and its byte. */
+DEVICE word2 patch_pixel(int load)
+{
+    int slot = thread_index() / (THREADS / X_SLOTS) + load * X_SLOTS;
+    return load_shared<word2>(8 * (unsigned)slot);
+}
+
+#ifndef COLUMNS
+
+DEVICE int patch_place(int row, int column)
+{
+    return row * PATCH_LINE + column % PATCH_STRIDE * PHASE_COLUMNS + column / PATCH_STRIDE;
+}
+
+DEVICE unsigned patch_bytes(const Arguments *)
+{
+    return PATCH_ROWS * PATCH_LINE * X_PIXEL * ELEMENT;
+}
+
+DEVICE void list_pixels(const Arguments *)
+{
+    for (int i = thread_index(); i < X_LOADS * X_SLOTS; i += THREADS) {
+        int row = i / PATCH_COLUMNS, column = i % PATCH_COLUMNS;
+        word2 pixel = { (unsigned)(row << 16 | column),
+                        (unsigned)(patch_place(row, column) * X_PIXEL * ELEMENT) };
+        store_shared(8 * (unsigned)i, pixel);
+    }
+}
+
+DEVICE Packed load_x(const Arguments *a, const Task &task, const PixelTile &tile, int load)
+{
+    const int *s = a->sizes;
+    int blocks = channel_blocks(s[SIZE_C]), cb = task.c / 8 + thread_index() % (TILE_C / 8);
+    int step = TAPS == 1 ? s[SIZE_STRIDE] : 1, place = (int)patch_pixel(load).x;
+    int h = patch_start(a, tile.row * TILE_P, task.tap_row) + (place >> 16) * step;
+    int w = patch_start(a, tile.column * TILE_Q, task.tap_column) + (place & 0xffff) * step;
+    bool valid = is_inside(h, s[SIZE_H]) && is_inside(w, s[SIZE_W]) && cb < blocks;
+    v8 value = read_x(a, tile.n, least(cb, blocks - 1), inside(h, s[SIZE_H]),
+                      inside(w, s[SIZE_W]));
+    return packed(value, valid);
+}
+
+DEVICE void store_x(const Arguments *, unsigned x, int load, const Packed &value)
+{
+    word2 pixel = patch_pixel(load);
+    if (X_LOADS * X_SLOTS == PATCH_ROWS * PATCH_COLUMNS || pixel.x >> 16 < PATCH_ROWS)
+        store_packed(x + pixel.y + (unsigned)(thread_index() % (TILE_C / 8) * 8 * ELEMENT), value);
+}
+
+#else
+
+/* Rows (or columns) of x under so many of dy. */
+DEVICE int patch_length(const Arguments *a, int pixels)
+{
+    const int *s = a->sizes;
+    return (pixels - 1) * s[SIZE_STRIDE] + (s[SIZE_KERNEL] - 1) * s[SIZE_DILATION] + 1;
+}
+
+DEVICE unsigned plane_bytes(const Arguments *a)
+{
+    return (unsigned)(patch_length(a, TILE_P) * patch_length(a, TILE_Q) * 4);
+}
+
+DEVICE unsigned patch_bytes(const Arguments *a)
+{
+    return (unsigned)a->sizes[SIZE_C] * plane_bytes(a);
+}
+
+DEVICE void list_pixels(const Arguments *a)
+{
+    int line = patch_length(a, TILE_Q);
+    for (int i = thread_index(); i < X_LOADS * X_SLOTS; i += THREADS) {
+        word2 pixel = { (unsigned)(i / line << 16 | i % line), 4 * (unsigned)i };
+        store_shared(8 * (unsigned)i, pixel);
+    }
+}
+
+DEVICE Packed load_x(const Arguments *a, const Task &, const PixelTile &tile, int load)
+{
+    const int *s = a->sizes;
+    int place = (int)patch_pixel(load).x;
+    int h = patch_start(a, tile.row * TILE_P, 0) + (place >> 16);
+    int w = patch_start(a, tile.column * TILE_Q, 0) + (place & 0xffff);
+    bool valid = is_inside(h, s[SIZE_H]) && is_inside(w, s[SIZE_W]);
+    return packed(read_x(a, tile.n, 0, inside(h, s[SIZE_H]), inside(w, s[SIZE_W])), valid);
+}
+
+DEVICE void store_x(const Arguments *a, unsigned x, int load, const Packed &value)
+{
+    word2 pixel = patch_pixel(load);
+    if (pixel.y >= plane_bytes(a))
+        return;
+    UNROLL for (int c = 0; c < 7; c++) {
+        if (c >= a->sizes[SIZE_C])
+            return;
+        const word4 &four = value.words[c * ELEMENT / 16];
+        int word = c * ELEMENT / 4 % 4;
+        unsigned bits = word == 0 ? four.x : word == 1 ? four.y : word == 2 ? four.z : four.w;
+        unsigned at = x + (unsigned)c * plane_bytes(a) + pixel.y;
+#ifdef PRECISION_BF16
+        uint16_t half = (uint16_t)(c % 2 ? bits >> 16 : bits);
+        store_shared(at, half);
+        if ((int)(pixel.x & 0xffff) >= a->sizes[SIZE_STRIDE])
+            store_shared(at + 2 - 4 * (unsigned)a->sizes[SIZE_STRIDE], half);
+#else
+        store_shared(at, bits);
+#endif
+    }
+}
+
+#endif
+
+/* ---- where lanes read them ------------------------------------------------------------------- */
+
+/* In bytes from the operand's first, and from pixel to pixel. */
+typedef struct {
+    unsigned dy, x;
+#ifdef COLUMNS
+    unsigned row, pixel;           /* to the pixel below, and beside */
+    unsigned columns[C_BLOCKS];
+#ifdef PRECISION_FP32
+    unsigned odd_columns[C_BLOCKS];
+#endif
+#endif
+} Lane;
+
+/* The channel of the row g + 8 * half of small matrix m. Floats are read as vectors of neighbouring
+ * channels, which become rows of different matrices. */
+DEVICE int row_channel(int m, int half, int g)
+{
+#ifdef PRECISION_BF16
+    return 16 * m + 8 * half + g;
+#else
+    return WARP_K == 16 ? 2 * g + half : 32 * (m / 2) + 4 * g + 2 * (m % 2) + half;
+#endif
+}
+
+DEVICE unsigned dy_lane(const Task &task)
+{
+    int lane = thread_index() % 32;
+#if defined(PRECISION_BF16)
+    int pixel = lane / 16 * 8 + lane % 8, channel = lane / 8 % 2 * 8;
+#elif defined(PRECISION_TF32)
+    int pixel = lane % 4, channel = row_channel(0, 0, lane / 4);
+#else
+    int pixel = 0, channel = row_channel(0, 0, lane / 4);
+#endif
+    return (unsigned)((pixel * DY_PIXEL + task.warp_k + channel) * ELEMENT);
+}
+
+#ifdef COLUMNS
+
+DEVICE unsigned column_offset(const Arguments *a, int column)
+{
+    const int *s = a->sizes;
+    int kernel = s[SIZE_KERNEL], tap = column % (kernel * kernel), c = column / (kernel * kernel);
+    int place = tap / kernel * s[SIZE_DILATION] * patch_length(a, TILE_Q)
+              + tap % kernel * s[SIZE_DILATION];
+    return c < s[SIZE_C] ? (unsigned)c * plane_bytes(a) + 4 * (unsigned)place : 0;
+}
+
+DEVICE Lane begin_lane(const Arguments *a, const Task &task)
+{
+    int g = thread_index() % 32 / 4, t = thread_index() % 4, stride = a->sizes[SIZE_STRIDE];
+    Lane y;
+    y.dy = dy_lane(task);
+    y.row = (unsigned)(stride * patch_length(a, TILE_Q) * 4);
+    y.pixel = (unsigned)(stride * 4);
+    UNROLL for (int j = 0; j < C_BLOCKS; j++) {
+        int column = task.c + task.warp_c + 8 * j;
+#ifdef PRECISION_FP32
+        y.columns[j] = column_offset(a, column + 2 * t);
+        y.odd_columns[j] = column_offset(a, column + 2 * t + 1);
+        (void)g;
+#else
+        y.columns[j] = column_offset(a, column + g);
+#endif
+    }
+#ifdef PRECISION_FP32
+    y.x = 0;
+#else
+    y.x = (unsigned)(4 / ELEMENT * t) * y.pixel;
+#endif
+    return y;
+}
+
+/* Where in x a lane's word for pixel `pixel` of the tile lies, of the column at 0. */
+DEVICE unsigned x_offset(const Lane &lane, int pixel)
+{
+    return lane.x + (unsigned)(pixel / TILE_Q) * lane.row + (unsigned)(pixel % TILE_Q) * lane.pixel;
+}
+
+#else
+
+DEVICE Lane begin_lane(const Arguments *, const Task &task)
+{
+    int lane = thread_index() % 32;
+#if defined(PRECISION_BF16)
+    int place = patch_place(lane / TILE_Q * PATCH_STRIDE, lane % TILE_Q * PATCH_STRIDE), c = 0;
+#elif defined(PRECISION_TF32)
+    int place = lane % 4, c = lane / 4;
+#else
+    int place = 0, c = lane % 4 * 2;
+#endif
+    Lane y = { dy_lane(task), (unsigned)((place * X_PIXEL + task.warp_c + c) * ELEMENT) };
+    return y;
+}
+
+/* Where in x a lane reads for a slice that begins at pixel `pixel`, at a place of the window and a
+ * block of channels. */
+DEVICE unsigned x_offset(const Lane &lane, int pixel, int row, int column, int block)
+{
+    int place = patch_place(pixel / TILE_Q * PATCH_STRIDE + row,
+                            pixel % TILE_Q * PATCH_STRIDE + column);
+    return lane.x + (unsigned)((place * X_PIXEL + 8 * block) * ELEMENT);
+}
+
+#endif
+
+/* ---- the product ----------------------------------------------------------------------------- */
+
+#ifdef PRECISION_BF16
+
+enum {
+    /* A slice is two rows of pixels: what one tap reads for its second row is what the tap below
+     * reads for its first. Then pairs of rows of the patch are loaded, else a slice for each tap. */
+    PAIRS = PATCH_STRIDE == 1 && TILE_Q == 16 && TAP_ROWS % 2 == 1,
+    RIGHT_LOADS = PAIRS ? (TAP_ROWS + 1) / 2 : TAP_ROWS,
+};
+
+DEVICE void load_right(unsigned right[4], const Lane &lane, unsigned x, int pixel, int load,
+                       int column, int block)
+{
+#ifdef COLUMNS
+    (void)load, (void)column;
+    UNROLL for (int i = 0; i < 4; i++)
+        right[i] = load_shared<unsigned>(x + lane.columns[block] + x_offset(lane, pixel + 8 * i));
+#else
+    int row = PAIRS ? 2 * load : load;
+    load_matrices_transposed(right, x + x_offset(lane, pixel, row, column, block));
+#endif
+}
+
+DEVICE void multiply_slice(Sums sums, const Lane &lane, unsigned dy, unsigned x, int pixel)
+{
+    unsigned left[2][K_BLOCKS][4];
+    UNROLL for (int half = 0; half < 2; half++)
+        UNROLL for (int m = 0; m < K_BLOCKS; m++)
+            load_matrices_transposed(left[half][m], dy + lane.dy
+                                     + (unsigned)(((pixel + 16 * half) * DY_PIXEL + 16 * m) * 2));
+    UNROLL for (int column = 0; column < TAP_COLUMNS; column++) {
+        UNROLL for (int j = 0; j < C_BLOCKS; j++) {
+            unsigned right[RIGHT_LOADS][4];
+            UNROLL for (int load = 0; load < RIGHT_LOADS; load++)
+                load_right(right[load], lane, x, pixel, load, column, j);
+            UNROLL for (int row = 0; row < TAP_ROWS; row++)
+                UNROLL for (int half = 0; half < 2; half++) {
+                    int at = PAIRS ? row + half : 2 * row + half;
+                    UNROLL for (int m = 0; m < K_BLOCKS; m++)
+                        multiply_bf16(sums[row * TAP_COLUMNS + column][j][m], left[half][m],
+                                      right[at / 2] + at % 2 * 2);
+                }
+        }
+    }
+}
+
+#else
+
+/* This lane's channels of dy at one pixel: y[2 * m + half]. */
+DEVICE void load_rows(unsigned y[2 * K_BLOCKS], unsigned at)
+{
+    if (WARP_K == 16) {
+        word2 two = load_shared<word2>(at);
+        y[0] = two.x;
+        y[1] = two.y;
+        return;
+    }
+    UNROLL for (int i = 0; i < WARP_K / 32; i++) {
+        word4 four = load_shared<word4>(at + 128 * (unsigned)i);
+        y[4 * i] = four.x;
+        y[4 * i + 1] = four.y;
+        y[4 * i + 2] = four.z;
+        y[4 * i + 3] = four.w;
+    }
+}
+
+#ifdef PRECISION_TF32
+
+DEVICE void load_right(unsigned right[2], const Lane &lane, unsigned x, int pixel, int tap,
+                       int block)
+{
+    UNROLL for (int i = 0; i < 2; i++) {
+#ifdef COLUMNS
+        (void)tap;
+        right[i] = load_shared<unsigned>(x + lane.columns[block] + x_offset(lane, pixel + 4 * i));
+#else
+        right[i] = load_shared<unsigned>(x + 16 * (unsigned)(i * X_PIXEL)
+            + x_offset(lane, pixel, tap / TAP_COLUMNS, tap % TAP_COLUMNS, block));
+#endif
+    }
+}
+
+DEVICE void multiply_slice(Sums sums, const Lane &lane, unsigned dy, unsigned x, int pixel)
+{
+    unsigned near[2 * K_BLOCKS], far[2 * K_BLOCKS];
+    load_rows(near, dy + lane.dy + (unsigned)(pixel * DY_PIXEL * 4));
+    load_rows(far, dy + lane.dy + (unsigned)((pixel + 4) * DY_PIXEL * 4));
+    UNROLL for (int tap = 0; tap < TAPS; tap++) {
+        UNROLL for (int j = 0; j < C_BLOCKS; j++) {
+            unsigned right[2];
+            load_right(right, lane, x, pixel, tap, j);
+            UNROLL for (int m = 0; m < K_BLOCKS; m++) {
+                unsigned left[4] = { near[2 * m], near[2 * m + 1], far[2 * m], far[2 * m + 1] };
+                multiply_tf32(sums[tap][j][m], left, right);
+            }
+        }
+    }
+}
+
+#else
+
+DEVICE word2 load_right(const Lane &lane, unsigned x, int first, int pixel, int tap, int block)
+{
+#ifdef COLUMNS
+    (void)tap;
+    unsigned at = x + x_offset(lane, first + pixel);
+    word2 right = { load_shared<unsigned>(at + lane.columns[block]),
+                    load_shared<unsigned>(at + lane.odd_columns[block]) };
+    return right;
+#else
+    return load_shared<word2>(x + 4 * (unsigned)(pixel * X_PIXEL)
+        + x_offset(lane, first, tap / TAP_COLUMNS, tap % TAP_COLUMNS, block));
+#endif
+}
+
+DEVICE void multiply_slice(Sums sums, const Lane &lane, unsigned dy, unsigned x, int first)
+{
+    UNROLL for (int pixel = 0; pixel < SLICE; pixel++) {
+        unsigned left[2 * K_BLOCKS];
+        load_rows(left, dy + lane.dy + (unsigned)((first + pixel) * DY_PIXEL * 4));
+        UNROLL for (int tap = 0; tap < TAPS; tap++) {
+            UNROLL for (int j = 0; j < C_BLOCKS; j++) {
+                word2 right = load_right(lane, x, first, pixel, tap, j);
+                UNROLL for (int i = 0; i < 2 * K_BLOCKS; i++) {
+                    float *sum = sums[tap][j][i / 2] + i % 2 * 2;
+                    sum[0] += bits_float(left[i]) * bits_float(right.x);
+                    sum[1] += bits_float(left[i]) * bits_float(right.y);
+                }
+            }
+        }
+    }
+}
+
+#endif
+#endif
+
+/* ---- a block --------------------------------------------------------------------------------- */
+
+/* Of the result, as the block sees it. */
+DEVICE int result_channels(const int *s)
+{
+#ifdef COLUMNS
+    return s[SIZE_C] * s[SIZE_KERNEL] * s[SIZE_KERNEL];
+#else
+    return s[SIZE_C];
+#endif
+}
+DEVICE int result_kernel(const int *s)
+{
+#ifdef COLUMNS
+    return 1;
+#else
+    return s[SIZE_KERNEL];
+#endif
+}
+
+DEVICE Task task_of_block(const int *s)
+{
+    int across = divide_up(result_kernel(s), TAP_COLUMNS), block = block_index();
+    int groups = across * divide_up(result_kernel(s), TAP_ROWS), warp = thread_index() / 32;
+    int c_tiles = divide_up(result_channels(s), TILE_C), k_tiles = divide_up(s[SIZE_K], TILE_K);
+    Task y;
+    y.c = block % c_tiles * TILE_C;
+    block /= c_tiles;
+    y.k = block % k_tiles * TILE_K;
+    block /= k_tiles;
+    y.tap_row = block % groups / across * TAP_ROWS;
+    y.tap_column = block % groups % across * TAP_COLUMNS;
+    y.split = block / groups;
+    y.warp_k = warp % K_WARPS * WARP_K;
+    y.warp_c = warp / K_WARPS * WARP_C;
+    return y;
+}
+
+DEVICE PixelTile pixel_tile(const int *s, int tile)
+{
+    int across = divide_up(s[SIZE_Q], TILE_Q), down = divide_up(s[SIZE_P], TILE_P);
+    PixelTile y = { tile / (down * across), tile / across % down, tile % across };
+    return y;
+}
+
+DEVICE void advance(const int *s, PixelTile *tile, const PixelTile &by)
+{
+    int across = divide_up(s[SIZE_Q], TILE_Q), down = divide_up(s[SIZE_P], TILE_P);
+    tile->column += by.column;
+    tile->row += by.row + (tile->column >= across);
+    tile->column -= tile->column >= across ? across : 0;
+    tile->n += by.n + (tile->row >= down);
+    tile->row -= tile->row >= down ? down : 0;
+}
+
+/* The warps' sums of the small matrices m, through shared memory to rows of the result. */
+DEVICE void write_rows(const Arguments *a, const Task &task, const Sums sums, int m)
+{
+    const int *s = a->sizes;
+    int g = thread_index() % 32 / 4, t = thread_index() % 4;
+    int channels = result_channels(s), kernel = result_kernel(s);
+    int64_t count = (int64_t)s[SIZE_K] * channels * kernel * kernel;
+    float *to = (float *)a->buffers[0] + task.split * count;
+    barrier();
+    UNROLL for (int tap = 0; tap < TAPS; tap++)
+        UNROLL for (int j = 0; j < C_BLOCKS; j++)
+            UNROLL for (int i = 0; i < 4; i++) {
+                int row = task.warp_k / WARP_K * 16 + i / 2 * 8 + g;
+                int c = task.warp_c + 8 * j + 2 * t + i % 2;
+                store_shared((unsigned)(row * RESULT_LINE + c * TAPS + tap) * 4,
+                             sums[tap][j][m][i]);
+            }
+    barrier();
+    for (int i = thread_index(); i < RESULT_ROWS * RESULT_ROW; i += THREADS) {
+        int row = i / RESULT_ROW, column = i % RESULT_ROW, tap = column % TAPS;
+        int k = task.k + row / 16 * WARP_K + row_channel(m, row / 8 % 2, row % 8);
+        int c = task.c + column / TAPS, tap_row = task.tap_row + tap / TAP_COLUMNS;
+        int tap_column = task.tap_column + tap % TAP_COLUMNS;
+        if (k < s[SIZE_K] && c < channels && tap_row < kernel && tap_column < kernel)
+            store_global(to + (((int64_t)k * channels + c) * kernel + tap_row) * kernel + tap_column,
+                         load_shared<float>((unsigned)(row * RESULT_LINE + column) * 4));
+    }
+}
+
+/* The next tile's patch, or dy. */
+DEVICE void load_operand(const Arguments *a, const Task &task, const PixelTile &tile, bool of_dy,
+                         unsigned dy, unsigned x)
+{
+    if (of_dy) {
+        Packed loaded[DY_LOADS];
+        UNROLL for (int i = 0; i < DY_LOADS; i++)
+            loaded[i] = load_dy(a, task, tile, i);
+        UNROLL for (int i = 0; i < DY_LOADS; i++)
+            store_dy(dy, i, loaded[i]);
+    } else {
+        Packed loaded[X_LOADS];
+        UNROLL for (int i = 0; i < X_LOADS; i++)
+            loaded[i] = load_x(a, task, tile, i);
+        UNROLL for (int i = 0; i < X_LOADS; i++)
+            store_x(a, x, i, loaded[i]);
+    }
+}
+
+ENTRY
+{
+    enum { PART = (PIXELS / SLICE + 1) / 2 * SLICE };     /* pixels that a turn multiplies */
+    const Arguments *a = &arguments;
+    const int *s = a->sizes;
+    int tiles = a->batch * divide_up(s[SIZE_P], TILE_P) * divide_up(s[SIZE_Q], TILE_Q);
+    int splits = s[SIZE_SPLITS], odd = thread_index() / 128 % 2;
+    unsigned x_bytes = patch_bytes(a);
+    Task task = task_of_block(s);
+    Lane lane = begin_lane(a, task);
+    Sums sums;
+    UNROLL for (int i = 0; i < TAPS * C_BLOCKS * K_BLOCKS * 4; i++)
+        sums[i / (C_BLOCKS * K_BLOCKS * 4)][i / (K_BLOCKS * 4) % C_BLOCKS][i / 4 % K_BLOCKS][i % 4] =
+            0;
+    list_pixels(a);
+    barrier();
+    PixelTile next = pixel_tile(s, task.split), step = pixel_tile(s, splits);
+    /* The first step, before the block's first tile, only loads. */
+    for (int tile = task.split - splits, now = 0; tile < tiles; tile += splits, now ^= 1) {
+        unsigned dy = DY_AT + (now ? DY_BYTES : 0), next_dy = DY_AT + (now ? 0 : DY_BYTES);
+        unsigned x = X_AT + (now ? x_bytes : 0), next_x = X_AT + (now ? 0 : x_bytes);
+        for (int turn = 0; turn < 4; turn++) {
+            int part = turn / 2;
+            if (turn % 2 == odd) {
+                if (tile + splits < tiles)
+                    load_operand(a, task, next, part, next_dy, next_x);
+            } else if (tile >= 0) {
+                UNROLL for (int i = 0; i < PART; i += SLICE)
+                    if (2 * PART == PIXELS || i + SLICE < PART || part == 0)
+                        multiply_slice(sums, lane, dy, x, part * PART + i);
+            }
+        }
+        advance(s, &next, step);
+        barrier();
+    }
+    UNROLL for (int m = 0; m < K_BLOCKS; m++)
+        write_rows(a, task, sums, m);
+}

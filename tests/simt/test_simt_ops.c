@@ -33,7 +33,7 @@ static int passed, failed;
 
 static bool has_products(const OpRow *row)
 {
-    return strstr(row->body, "conv") || strstr(row->body, "linear");
+    return strstr(row->body, "conv") || strstr(row->body, "linear(");
 }
 
 /* Where a rounding before it decides which way a gradient goes. */

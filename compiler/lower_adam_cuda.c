@@ -126,7 +126,7 @@ static void lower_segments(Lowering *l, const Segment *segments, int n)
         { SLAB_FIXED, 0, PLAN_STATE_BYTES },
     };
     CudaLaunch launch;
-    lower_small_cuda("adam.cu", sizes, 0, false, &launch);
+    lower_small_cuda("adam.cu", sizes, 0, false, &launch, NULL);
     for (int i = 0; i < n; i++) {
         const Segment *s = &segments[i];
         bool packs = s->steps[0] || s->steps[1];

@@ -20,6 +20,8 @@ typedef struct {
     int n_launches;
     CudaLaunch launches[MAX_CUDA_LAUNCHES];
     ConvCudaLowering conv;      /* of the conv family */
+    CudaLaunch first;           /* of a reduction of large samples: launched before, */
+    int64_t sample_bytes;       /* with so many bytes a sample between both; else 0 */
 } CudaCall;
 
 static CudaPrecision precision_of(const Graph *graph)
@@ -73,7 +75,8 @@ static void describe(const Graph *graph, const Group *group, CudaCall *cuda)
     if (op_facts[group->anchor->op].kind == KIND_SMALL)
         return;
     bool batched = group->anchor->shape.batched || node_reduces_batch(group->anchor);
-    lower_small_cuda(call->template, call->sizes, call->n_sizes, batched, cuda->launches);
+    cuda->sample_bytes = lower_small_cuda(call->template, call->sizes, call->n_sizes, batched,
+                                          cuda->launches, &cuda->first);
     call->parts = call->sizes[6];
 }
 
@@ -88,6 +91,8 @@ void cuda_temporaries(Graph *graph, Group *group)
     describe(graph, group, &cuda);
     group->temporaries[TEMPORARY_PACKED].bytes = cuda.conv.packed_bytes;
     group->temporaries[TEMPORARY_WORKSPACE].bytes = cuda.conv.workspace_bytes;
+    group->temporaries[TEMPORARY_SAMPLES].bytes = cuda.sample_bytes;
+    group->temporaries[TEMPORARY_SAMPLES].batched = true;
     partial_temporaries(group, cuda.call.parts);
 }
 
@@ -267,7 +272,7 @@ static void flush_chain(Lowering *l, Chain *chain)
     const Call *first = &chain->calls[0];
     int64_t sizes[MAX_OWN_SIZES];
     memcpy(sizes, first->sizes, sizeof sizes);
-    lower_small_cuda(first->template, sizes, first->n_sizes, false, &launch);
+    lower_small_cuda(first->template, sizes, first->n_sizes, false, &launch, NULL);
     Emission e = begin_emission(l, NULL, &all, &cuda_dialect);
     check_arguments(&e);
     const char *front = arena_printf(arena, "%s%s", launch.defines, arguments_text(arena, &e));
@@ -389,14 +394,21 @@ static void lower_group(Lowering *l, Group *group, Chain *chain)
         if (cuda.conv.packed_bytes)
             lower_pack(l, group, &cuda.conv);
     }
+    if (cuda.sample_bytes)
+        cuda.call.buffers[cuda.call.n_buffers++] =
+            temporary_buffer(&group->temporaries[TEMPORARY_SAMPLES]);
     Node *const *reductions;
     int n = group_reductions(group, &reductions);
     for (int r = 0; r < n; r++)
         partials[r] = temporary_buffer(&group->temporaries[TEMPORARY_PARTIALS + r]);
     Emission e = begin_emission(l, group, &cuda.call, &cuda_dialect);
     emit_functions(&e, partials, cuda.call.writes);
-    PlanStep *step = add_launches(l, &e, cuda.call.template, cuda.launches, cuda.n_launches,
-                                  header_of(l->graph, group));
+    const char *header = header_of(l->graph, group);
+    if (cuda.sample_bytes) {
+        PlanStep *first = add_launches(l, &e, cuda.call.template, &cuda.first, 1, header);
+        fill_call_step(l, first, &e);
+    }
+    PlanStep *step = add_launches(l, &e, cuda.call.template, cuda.launches, cuda.n_launches, header);
     fill_call_step(l, step, &e);
     if (cuda.conv.workspace_bytes)
         lower_splits(l, group, &cuda.conv);

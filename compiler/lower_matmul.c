@@ -113,7 +113,7 @@ static void lower_col2im(Lowering *l, Group *group, const ConvShape *s, PlanBuff
                              s->padding, s->dilation },
                   .n_buffers = 1, .buffers = { columns } };
     CudaLaunch launch;
-    lower_small_cuda("pointwise.cu", call.sizes, 9, true, &launch); /* it walks alike */
+    lower_small_cuda("pointwise.cu", call.sizes, 9, true, &launch, NULL); /* it walks alike */
     call.parts = call.sizes[6];
     Emission e = begin_emission(l, group, &call, &cuda_dialect);
     emit_cuda_write(&e, NULL);

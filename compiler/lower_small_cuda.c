@@ -21,10 +21,12 @@ enum {
 enum { SIZE_KERNEL = SIZE_ATTRIBUTE, SIZE_STRIDE };             /* of the pools */
 enum {
     WALK_THREADS = 256, SAMPLE_THREADS = 512, FINISH_THREADS = 512, SMALL_THREADS = 128,
-    ADAM_THREADS = 512, ADAM_BLOCKS = 264,
+    ADAM_THREADS = 256,
     MAX_WALK_LANES = 8, MAX_LANES = 32,
     ENOUGH_BLOCKS = 264,        /* of a sample: four a multiprocessor at batch 2 */
     MOST_STEPS = 8,             /* pixels that a thread does one after the other */
+    LARGE_SAMPLE = 8192,        /* pixels: more than one thread block should walk over */
+    MOST_PARTS = 256,           /* of a large sample */
     WINDOW_TABLE = 16384,       /* bytes: TABLE of max_pool_grad.cu */
 };
 
@@ -37,8 +39,8 @@ typedef enum {
     BY_PIXELS,                  /* walk_of_thread of rows.h */
     BY_TILES,                   /* the same with tiles of pixels: max_pool_grad.cu */
     BY_WHOLE_PIXELS,            /* a thread block does all channels of its pixels */
-    BY_SAMPLES,                 /* a thread block does all pixels of a sample for its channels */
-    BY_PICTURES,                /* a thread block does a whole sample */
+    BY_SAMPLES,                 /* a thread block does all pixels of a sample for its channels; a
+                                   large sample is done in two stages */
     BY_CHANNEL_GROUPS,          /* finish_*: 8 channels a thread block, fixed tensors */
     BY_CHANNELS,                /* small operators: a channel a thread */
     BY_ELEMENTS,                /* fold_weight */
@@ -49,40 +51,41 @@ typedef struct {
     const char *name;
     Division division;
     int shared;                 /* own bytes of shared memory: a pixel (BY_WHOLE_PIXELS), a thread */
+    int workspace;              /* bytes that a part of a large sample stores, a channel block */
     bool window;                /* has WINDOW: the attribute kernel where it is small */
 } Template;
 
 static const Template templates[] = {
-    {"adam.cu", BY_SLAB, 0, false},
-    {"avg_pool.cu", BY_PIXELS, 0, true},
-    {"avg_pool_grad.cu", BY_PIXELS, 0, false},
-    {"batch_norm_coefficients.cu", BY_CHANNELS, 0, false},
-    {"batch_norm_grad_bias.cu", BY_CHANNELS, 0, false},
-    {"batch_norm_grad_weight.cu", BY_CHANNELS, 0, false},
-    {"batch_norm_running.cu", BY_CHANNELS, 0, false},
-    {"batch_norm_slopes.cu", BY_CHANNELS, 0, false},
-    {"channel_max_grad.cu", BY_WHOLE_PIXELS, 4, false},
-    {"concat.cu", BY_PIXELS, 0, false},
-    {"dice_sums.cu", BY_PICTURES, 20, false},
-    {"finish_moments.cu", BY_CHANNEL_GROUPS, 48, false},
-    {"finish_sum.cu", BY_CHANNEL_GROUPS, 16, false},
-    {"finish_sums.cu", BY_CHANNEL_GROUPS, 32, false},
-    {"fold_bias.cu", BY_CHANNELS, 0, false},
-    {"fold_weight.cu", BY_ELEMENTS, 0, false},
-    {"global_max_pool_grad.cu", BY_SAMPLES, 64, false},
-    {"max_pool.cu", BY_PIXELS, 0, true},
-    {"max_pool_grad.cu", BY_TILES, 0, true},
-    {"pad_crop.cu", BY_PIXELS, 0, false},
-    {"pointwise.cu", BY_PIXELS, 0, false},
-    {"reduce_channels.cu", BY_WHOLE_PIXELS, 0, false},
-    {"reduce_pixels.cu", BY_SAMPLES, 32, false},
-    {"running_mean.cu", BY_CHANNELS, 0, false},
-    {"running_var.cu", BY_CHANNELS, 0, false},
-    {"slice.cu", BY_PIXELS, 0, false},
-    {"softmax.cu", BY_WHOLE_PIXELS, 8, false},
-    {"softmax_grad.cu", BY_WHOLE_PIXELS, 4, false},
-    {"upsample.cu", BY_PIXELS, 0, false},
-    {"upsample_grad.cu", BY_PIXELS, 0, false},
+    {"adam.cu", BY_SLAB, 0, 0, false},
+    {"avg_pool.cu", BY_PIXELS, 0, 0, true},
+    {"avg_pool_grad.cu", BY_PIXELS, 0, 0, false},
+    {"batch_norm_coefficients.cu", BY_CHANNELS, 0, 0, false},
+    {"batch_norm_grad_bias.cu", BY_CHANNELS, 0, 0, false},
+    {"batch_norm_grad_weight.cu", BY_CHANNELS, 0, 0, false},
+    {"batch_norm_running.cu", BY_CHANNELS, 0, 0, false},
+    {"batch_norm_slopes.cu", BY_CHANNELS, 0, 0, false},
+    {"channel_max_grad.cu", BY_WHOLE_PIXELS, 4, 0, false},
+    {"concat.cu", BY_PIXELS, 0, 0, false},
+    {"dice_sums.cu", BY_SAMPLES, 20, 32, false},
+    {"finish_moments.cu", BY_CHANNEL_GROUPS, 48, 0, false},
+    {"finish_sum.cu", BY_CHANNEL_GROUPS, 16, 0, false},
+    {"finish_sums.cu", BY_CHANNEL_GROUPS, 32, 0, false},
+    {"fold_bias.cu", BY_CHANNELS, 0, 0, false},
+    {"fold_weight.cu", BY_ELEMENTS, 0, 0, false},
+    {"global_max_pool_grad.cu", BY_SAMPLES, 64, 64, false},
+    {"max_pool.cu", BY_PIXELS, 0, 0, true},
+    {"max_pool_grad.cu", BY_TILES, 0, 0, true},
+    {"pad_crop.cu", BY_PIXELS, 0, 0, false},
+    {"pointwise.cu", BY_PIXELS, 0, 0, false},
+    {"reduce_channels.cu", BY_WHOLE_PIXELS, 0, 0, false},
+    {"reduce_pixels.cu", BY_SAMPLES, 32, 32, false},
+    {"running_mean.cu", BY_CHANNELS, 0, 0, false},
+    {"running_var.cu", BY_CHANNELS, 0, 0, false},
+    {"slice.cu", BY_PIXELS, 0, 0, false},
+    {"softmax.cu", BY_WHOLE_PIXELS, 8, 0, false},
+    {"softmax_grad.cu", BY_WHOLE_PIXELS, 4, 0, false},
+    {"upsample.cu", BY_PIXELS, 0, 0, false},
+    {"upsample_grad.cu", BY_PIXELS, 0, 0, false},
 };
 
 static const Template *find_template(const char *name)
@@ -173,14 +176,42 @@ static void by_whole_pixels(int64_t *s, const Template *template, CudaLaunch *la
     launch->shared_bytes = template->shared * s[SIZE_PIXELS];
 }
 
-static void by_samples(int64_t *s, CudaLaunch *launch)
+/* Parts of a sample: as many as blocks of threads; a thread has four pixels in hand at a time. */
+static void large_sample(int64_t *s, int64_t pixels, bool spread, CudaLaunch *first,
+                         CudaLaunch *launch)
 {
-    int64_t blocks = blocks_of(s[SIZE_K]);
-    int64_t pixels = s[SIZE_H] * s[SIZE_W] * s[SIZE_P] * s[SIZE_Q]; /* one of both maps is 1 x 1 */
+    int64_t blocks = blocks_of(s[SIZE_K]), lanes = lanes_for(blocks, MAX_WALK_LANES);
+    int64_t step = SAMPLE_THREADS / lanes, groups = divide_up(blocks, lanes);
+    int64_t part = 4 * step, parts;
+    while (divide_up(pixels, part) > MOST_PARTS)
+        part *= 2;
+    parts = divide_up(pixels, part);
+    s[SIZE_LANES] = lanes;
+    s[SIZE_PIXELS] = part;
+    s[SIZE_PARTS] = spread ? parts : 1;
+    first->defines = "#define THREADS 512\n#define STAGE 1\n";
+    launch->defines = "#define THREADS 512\n#define STAGE 2\n";
+    first->blocks_per_sample = parts * groups;
+    launch->blocks_per_sample = s[SIZE_PARTS] * groups;
+}
+
+/* Gives the bytes of workspace a sample; 0: one launch does all. */
+static int64_t by_samples(int64_t *s, const Template *template, CudaLaunch *first,
+                          CudaLaunch *launch)
+{
+    int64_t blocks = blocks_of(s[SIZE_K]), result = s[SIZE_P] * s[SIZE_Q];
+    int64_t pixels = s[SIZE_H] * s[SIZE_W] * result;     /* one of both maps is 1 x 1 */
+    launch->shared_bytes = first->shared_bytes = template->shared * SAMPLE_THREADS;
+    if (pixels > LARGE_SAMPLE) {
+        large_sample(s, pixels, result > 1, first, launch);
+        return divide_up(pixels, s[SIZE_PIXELS]) * blocks * template->workspace;
+    }
+    launch->defines = "#define THREADS 512\n#define STAGE 0\n";
     s[SIZE_LANES] = sample_lanes(blocks, pixels);
-    s[SIZE_PIXELS] = s[SIZE_P] * s[SIZE_Q];
+    s[SIZE_PIXELS] = pixels;
     s[SIZE_PARTS] = 1;
     launch->blocks_per_sample = divide_up(blocks, s[SIZE_LANES]);
+    return 0;
 }
 
 /* ---- what a launch defines ------------------------------------------------------------------- */
@@ -207,57 +238,53 @@ static void set_threads(CudaLaunch *launch, int threads)
 
 static void lower_fixed(const Template *template, const int64_t *s, CudaLaunch *launch)
 {
-    int64_t count = s[0];
+    int64_t count;
     switch (template->division) {
     case BY_SLAB:
         set_threads(launch, ADAM_THREADS);
-        launch->blocks = least(divide_up(count / 4, ADAM_THREADS), ADAM_BLOCKS);
-        launch->shared_bytes = 32;
         return;
     case BY_CHANNEL_GROUPS:
         set_threads(launch, FINISH_THREADS);
         launch->blocks = strcmp(template->name, "finish_sum.cu") == 0 && s[2]
-                       ? 1 : 2 * divide_up(count, 16);
+                       ? 1 : 2 * divide_up(s[0], 16);
         launch->shared_bytes = template->shared * FINISH_THREADS;
         return;
     default:
-        if (template->division == BY_ELEMENTS)
-            count = s[1] * s[2];
+        count = template->division == BY_ELEMENTS ? s[1] * s[2] : s[0];
         set_threads(launch, SMALL_THREADS);
         launch->blocks = divide_up(16 * divide_up(count, 16), SMALL_THREADS);
     }
 }
 
-void lower_small_cuda(const char *name, int64_t *sizes, int n_sizes, bool batched,
-                      CudaLaunch *launch)
+int64_t lower_small_cuda(const char *name, int64_t *sizes, int n_sizes, bool batched,
+                         CudaLaunch *launch, CudaLaunch *first)
 {
     const Template *template = find_template(name);
-    Division division = template->division;
-    *launch = (CudaLaunch){ 0 };
-    if (division >= BY_CHANNEL_GROUPS) {
+    int64_t workspace = 0;
+    *launch = (CudaLaunch){ .threads = SAMPLE_THREADS };
+    if (first)
+        *first = *launch;
+    if (template->division >= BY_CHANNEL_GROUPS) {
         lower_fixed(template, sizes, launch);
-        return;
+        return 0;
     }
     if (n_sizes < SIZE_ATTRIBUTE)
         bug("lower: %s has %d sizes", name, n_sizes);
-    set_threads(launch, division == BY_SAMPLES || division == BY_PICTURES ? SAMPLE_THREADS
-                                                                         : WALK_THREADS);
-    if (launch->threads == WALK_THREADS)
+    if (template->division == BY_SAMPLES) {
+        workspace = by_samples(sizes, template, first, launch);
+    } else {
+        launch->threads = WALK_THREADS;
         launch->defines = walk_defines(template, sizes);
-    else
-        launch->shared_bytes = template->shared * SAMPLE_THREADS;
-    if (division == BY_PIXELS)
+    }
+    if (template->division == BY_PIXELS)
         by_pixels(sizes, launch);
-    else if (division == BY_TILES)
+    else if (template->division == BY_TILES)
         by_tiles(sizes, launch);
-    else if (division == BY_WHOLE_PIXELS)
+    else if (template->division == BY_WHOLE_PIXELS)
         by_whole_pixels(sizes, template, launch);
-    else
-        by_samples(sizes, launch);
-    if (division == BY_PICTURES)
-        launch->blocks_per_sample = sizes[SIZE_LANES] = 1;
     if (!batched) {
         launch->blocks = launch->blocks_per_sample;
         launch->blocks_per_sample = 0;
     }
+    return workspace;
 }

@@ -18,7 +18,7 @@ enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
     SIZE_ATTRIBUTE
 };
-enum { SIZE_KERNEL = SIZE_ATTRIBUTE, SIZE_STRIDE };             /* of the pools */
+enum { SIZE_KERNEL = SIZE_ATTRIBUTE, SIZE_STRIDE, SIZE_PADDING }; /* of the pools */
 enum {
     WALK_THREADS = 256, SAMPLE_THREADS = 512, FINISH_THREADS = 512, SMALL_THREADS = 128,
     ADAM_THREADS = 256,
@@ -37,7 +37,8 @@ static int64_t blocks_of(int64_t channels) { return divide_up(channels, 8); }
 /* How a template divides its work. */
 typedef enum {
     BY_PIXELS,                  /* walk_of_thread of rows.h */
-    BY_TILES,                   /* the same with tiles of pixels: max_pool_grad.cu */
+    BY_WINDOWS,                 /* the same with windows that are DISJOINT, or tiles of pixels that
+                                   windows overlap: max_pool_grad.cu */
     BY_WHOLE_PIXELS,            /* a thread block does all channels of its pixels */
     BY_SAMPLES,                 /* a thread block does all pixels of a sample for its channels; a
                                    large sample is done in two stages */
@@ -74,7 +75,7 @@ static const Template templates[] = {
     {"fold_weight.cu", BY_ELEMENTS, 0, 0, false},
     {"global_max_pool_grad.cu", BY_SAMPLES, 64, 64, false},
     {"max_pool.cu", BY_PIXELS, 0, 0, true},
-    {"max_pool_grad.cu", BY_TILES, 0, 0, true},
+    {"max_pool_grad.cu", BY_WINDOWS, 0, 0, true},
     {"pad_crop.cu", BY_PIXELS, 0, 0, false},
     {"pointwise.cu", BY_PIXELS, 0, 0, false},
     {"reduce_channels.cu", BY_WHOLE_PIXELS, 0, 0, false},
@@ -130,11 +131,11 @@ static int64_t steps_of_part(int64_t steps)
 
 /* ---- divisions ------------------------------------------------------------------------------- */
 
-static void by_pixels(int64_t *s, CudaLaunch *launch)
+/* A walk over `pixels`, or what stands for them. */
+static void by_pixels(int64_t *s, int64_t pixels, CudaLaunch *launch)
 {
     int64_t blocks = blocks_of(s[SIZE_K]), lanes = lanes_for(blocks, MAX_WALK_LANES);
-    int64_t groups = divide_up(blocks, lanes), pixels = s[SIZE_P] * s[SIZE_Q];
-    int64_t step = WALK_THREADS / lanes;
+    int64_t groups = divide_up(blocks, lanes), step = WALK_THREADS / lanes;
     s[SIZE_LANES] = lanes;
     s[SIZE_PIXELS] = step * steps_of_part(divide_up(pixels, step) * groups);
     s[SIZE_PARTS] = divide_up(pixels, s[SIZE_PIXELS]);
@@ -149,8 +150,18 @@ static bool windows_fit(const int64_t *s, int64_t lanes)
     return ((width + s[SIZE_KERNEL] - 2) / s[SIZE_STRIDE] + 1) * lanes * 16 <= WINDOW_TABLE;
 }
 
-static void by_tiles(int64_t *s, CudaLaunch *launch)
+static bool windows_disjoint(const int64_t *s)
 {
+    return s[SIZE_STRIDE] == s[SIZE_KERNEL] && s[SIZE_PADDING] == 0;
+}
+
+static void by_windows(int64_t *s, CudaLaunch *launch)
+{
+    if (windows_disjoint(s)) {
+        by_pixels(s, divide_up(s[SIZE_P], s[SIZE_KERNEL]) * divide_up(s[SIZE_Q], s[SIZE_KERNEL]),
+                  launch);
+        return;
+    }
     int64_t blocks = blocks_of(s[SIZE_K]), lanes = lanes_for(blocks, MAX_WALK_LANES);
     while (lanes > 1 && !windows_fit(s, lanes))
         lanes /= 2;
@@ -218,15 +229,25 @@ static int64_t by_samples(int64_t *s, const Template *template, CudaLaunch *firs
 
 static const char *walk_defines(const Template *template, const int64_t *s)
 {
+    static const char *const pool[] = {
+        "#define THREADS 256\n#define WINDOW 0\n",
+        "#define THREADS 256\n#define WINDOW 2\n",
+        "#define THREADS 256\n#define WINDOW 3\n",
+    }, *const disjoint[] = {
+        "#define THREADS 256\n#define WINDOW 0\n#define DISJOINT\n",
+        "#define THREADS 256\n#define WINDOW 2\n#define DISJOINT\n",
+        "#define THREADS 256\n#define WINDOW 3\n#define DISJOINT\n",
+    }, *const overlapping[] = {
+        "#define THREADS 256\n#define WINDOW 0\n#define TABLE 16384\n",
+        "#define THREADS 256\n#define WINDOW 2\n#define TABLE 16384\n",
+        "#define THREADS 256\n#define WINDOW 3\n#define TABLE 16384\n",
+    };
     if (!template->window)
         return "#define THREADS 256\n";
-    if (template->division != BY_TILES)
-        return s[SIZE_KERNEL] == 2 ? "#define THREADS 256\n#define WINDOW 2\n"
-             : s[SIZE_KERNEL] == 3 ? "#define THREADS 256\n#define WINDOW 3\n"
-                                   : "#define THREADS 256\n#define WINDOW 0\n";
-    return s[SIZE_KERNEL] == 2 ? "#define THREADS 256\n#define WINDOW 2\n#define TABLE 16384\n"
-         : s[SIZE_KERNEL] == 3 ? "#define THREADS 256\n#define WINDOW 3\n#define TABLE 16384\n"
-                               : "#define THREADS 256\n#define WINDOW 0\n#define TABLE 16384\n";
+    int kernel = s[SIZE_KERNEL] == 2 || s[SIZE_KERNEL] == 3 ? (int)s[SIZE_KERNEL] - 1 : 0;
+    if (template->division != BY_WINDOWS)
+        return pool[kernel];
+    return windows_disjoint(s) ? disjoint[kernel] : overlapping[kernel];
 }
 
 static void set_threads(CudaLaunch *launch, int threads)
@@ -277,9 +298,9 @@ int64_t lower_small_cuda(const char *name, int64_t *sizes, int n_sizes, bool bat
         launch->defines = walk_defines(template, sizes);
     }
     if (template->division == BY_PIXELS)
-        by_pixels(sizes, launch);
-    else if (template->division == BY_TILES)
-        by_tiles(sizes, launch);
+        by_pixels(sizes, sizes[SIZE_P] * sizes[SIZE_Q], launch);
+    else if (template->division == BY_WINDOWS)
+        by_windows(sizes, launch);
     else if (template->division == BY_WHOLE_PIXELS)
         by_whole_pixels(sizes, template, launch);
     if (!batched) {

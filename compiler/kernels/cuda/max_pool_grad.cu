@@ -1,36 +1,23 @@
 /* Gradient of max pooling: dy of a window goes to the first largest pixel (row by row) of x in that
  * window; where windows overlap, gradients add up in the order of the windows.
  *
- * A tile is as many pixels of the result as a thread block has threads for LANES channel blocks. The
- * block first finds the largest pixel of every window that reaches the tile, a few rows of windows
- * at a time (as many as fit in shared memory), then each thread takes what its own pixel is owed.
- * So a window is looked through once a tile; and no thread adds to another's pixel.
+ * DISJOINT, windows side by side: a thread looks through a window and writes its pixels.
  *
- * own buffers: none    own scalars: none    own shared bytes: TABLE
+ * Else: a tile is as many pixels of the result as a thread block has threads for LANES channel
+ * blocks. The block first finds the largest pixel of every window that reaches the tile, a few rows
+ * of windows at a time (as many as fit in shared memory), then each thread takes what its own pixel
+ * is owed. So a window is looked through once a tile; and no thread adds to another's pixel.
+ *
+ * WINDOW is the kernel where it is small, so that its pixels are loaded at the same time, else 0.
+ *
+ * own buffers: none    own scalars: none    own shared bytes: TABLE, or 0 where DISJOINT
  * sizes: C H W of dy; K P Q of x and the result; parts a sample; pixels of the result a part (whole
- * tiles, also what lies outside the map); channel blocks a thread block; kernel stride padding */
+ * tiles, also what lies outside the map; windows where DISJOINT); channel blocks a thread block;
+ * kernel stride padding */
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
     SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING
 };
-
-typedef struct { int top, bottom, left, right; } Range;   /* of pixels, or of windows */
-
-/* The windows of `count` that cover `place`: begin <= i < end. */
-DEVICE int windows_begin(const int *s, int place)
-{
-    return most(place + s[SIZE_PADDING] - s[SIZE_KERNEL] + s[SIZE_STRIDE], 0) / s[SIZE_STRIDE];
-}
-DEVICE int windows_end(const int *s, int place, int count)
-{
-    return least((place + s[SIZE_PADDING]) / s[SIZE_STRIDE] + 1, count);
-}
-DEVICE Range windows_of(const int *s, Range pixels)
-{
-    Range windows = { windows_begin(s, pixels.top), windows_end(s, pixels.bottom - 1, s[SIZE_H]),
-                      windows_begin(s, pixels.left), windows_end(s, pixels.right - 1, s[SIZE_W]) };
-    return windows;
-}
 
 /* Where the first largest pixels of a window are, counted row by row in it: 16 bits a lane. What
  * lies outside the map is replaced by the nearest pixel in it, which is in the window too. */
@@ -56,6 +43,73 @@ DEVICE word4 look_through(const Arguments *a, int n, int cb, int row, int column
     word4 packed = { place[0] | place[1] << 16, place[2] | place[3] << 16,
                      place[4] | place[5] << 16, place[6] | place[7] << 16 };
     return packed;
+}
+
+/* dy in the lanes whose place this is. */
+DEVICE v8 keep_place(word4 packed, int place, v8 dy)
+{
+    unsigned pairs[4] = { packed.x, packed.y, packed.z, packed.w };
+    v8 y;
+    EACH_LANE {
+        unsigned own = pairs[i / 2] >> 16 * (i % 2) & 0xffffu;
+        y.lane[i] = own == (unsigned)place ? dy.lane[i] : 0.0f;
+    }
+    return y;
+}
+
+#ifdef DISJOINT
+
+/* Writes the pixels of a window, or zeros where the map ends before the window does. */
+DEVICE void one_window(const Arguments *a, int n, int cb, int row, int column, Accumulators *sums)
+{
+    const int *s = a->sizes;
+    const int kernel = WINDOW ? WINDOW : s[SIZE_KERNEL];
+    word4 packed = { 0, 0, 0, 0 };
+    v8 dy = splat8(0.0f);
+    if (row < s[SIZE_H] && column < s[SIZE_W]) {
+        packed = look_through(a, n, cb, row, column);
+        dy = read_dy(a, n, cb, row, column);
+    }
+    int bottom = least(kernel, s[SIZE_P] - row * kernel);
+    int right = least(kernel, s[SIZE_Q] - column * kernel);
+    for (int r = 0; r < bottom; r++)
+        for (int c = 0; c < right; c++)
+            write_y(a, n, cb, row * kernel + r, column * kernel + c,
+                    keep_place(packed, r * kernel + c, dy), sums);
+}
+
+ENTRY
+{
+    const Arguments *a = &arguments;
+    const int *s = a->sizes;
+    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES];
+    int rows = divide_up(s[SIZE_P], s[SIZE_KERNEL]), columns = divide_up(s[SIZE_Q], s[SIZE_KERNEL]);
+    Walk walk = walk_of_thread(blocks, rows * columns, s[SIZE_PARTS], s[SIZE_PIXELS], lanes);
+    Accumulators sums;
+    clear_y(&sums);
+    for (int i = walk.first; i < walk.end; i += walk.step)
+        one_window(a, walk.n, walk.cb, i / columns, i % columns, &sums);
+    finish_block(a, walk.n, walk.part, walk.cb, blocks, lanes, &sums, 0);
+}
+
+#else
+
+typedef struct { int top, bottom, left, right; } Range;   /* of pixels, or of windows */
+
+/* The windows of `count` that cover `place`: begin <= i < end. */
+DEVICE int windows_begin(const int *s, int place)
+{
+    return most(place + s[SIZE_PADDING] - s[SIZE_KERNEL] + s[SIZE_STRIDE], 0) / s[SIZE_STRIDE];
+}
+DEVICE int windows_end(const int *s, int place, int count)
+{
+    return least((place + s[SIZE_PADDING]) / s[SIZE_STRIDE] + 1, count);
+}
+DEVICE Range windows_of(const int *s, Range pixels)
+{
+    Range windows = { windows_begin(s, pixels.top), windows_end(s, pixels.bottom - 1, s[SIZE_H]),
+                      windows_begin(s, pixels.left), windows_end(s, pixels.right - 1, s[SIZE_W]) };
+    return windows;
 }
 
 /* The block's table has an entry for each of the windows at hand and each lane. */
@@ -89,15 +143,10 @@ DEVICE v8 gathered(const Arguments *a, int n, int cb, int p, int q, const Range 
     for (int row = most(own.top, windows->top); row < bottom; row++)
         for (int column = own.left; column < own.right; column++) {
             word4 packed = load_shared<word4>(table_at(windows, row, column, s[SIZE_LANES]));
-            unsigned pairs[4] = { packed.x, packed.y, packed.z, packed.w };
             int r = p + s[SIZE_PADDING] - row * s[SIZE_STRIDE];
             int c = q + s[SIZE_PADDING] - column * s[SIZE_STRIDE];
-            unsigned own_place = (unsigned)(r * s[SIZE_KERNEL] + c);
             v8 dy = read_dy(a, n, cb, row, column);
-            EACH_LANE {
-                unsigned place = pairs[i / 2] >> 16 * (i % 2) & 0xffffu;
-                sum.lane[i] += place == own_place ? dy.lane[i] : 0.0f;
-            }
+            sum += keep_place(packed, r * s[SIZE_KERNEL] + c, dy);
         }
     return sum;
 }
@@ -156,3 +205,5 @@ ENTRY
     }
     finish_block(a, n, part, cb, blocks, lanes, &sums, TABLE);
 }
+
+#endif

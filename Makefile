@@ -7,8 +7,10 @@
 #
 # CC=clang works as well. CXX is needed for tests/simt/ alone, the emulator of a CUDA device; without
 # one those tests are skipped. SAN=1 builds everything with AddressSanitizer and
-# UndefinedBehaviorSanitizer in build-san/. The runtime never links an object of the compiler, and
-# the compiler none of the runtime: each is an archive of its own, and tests may link both.
+# UndefinedBehaviorSanitizer in build-san/; LEAN=1 builds in build-lean/ what needs no library but
+# libc: segc, segbench and the tests for a GPU, which bench/gpu.sh runs. The runtime never links an
+# object of the compiler, and the compiler none of the runtime: each is an archive of its own, and
+# tests may link both.
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
@@ -20,8 +22,9 @@ OPTIMISE = -O2 -g
 WARNINGS = -Wall -Wextra -Wshadow -Werror
 PREFIX = /usr/local
 SAN =
+LEAN =
 
-B := build$(if $(SAN),-san)
+B := build$(if $(SAN),-san)$(if $(LEAN),-lean)
 ifneq ($(SAN),)
 OPTIMISE = -O1 -g -fno-omit-frame-pointer
 SANITISE = -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -49,6 +52,21 @@ ifneq ($(SAN)$(if $(shell command -v $(firstword $(CXX))),,none),)
 TESTS_C := $(filter-out tests/simt/%,$(TESTS_C))
 endif
 
+# The runtime without pictures, plots and segrun's command line.
+CORE_C := $(wildcard $(addprefix runtime/,error.c file.c system.c plan.c params.c safetensors.c \
+            executor.c parallel.c peak.c device*.c host_*.c kernel_*.c bench_measure.c \
+            bench_report.c))
+PROGRAMS = segc segrun
+ifneq ($(LEAN),)
+PROGRAMS = segc segbench
+RUNTIME_C := $(CORE_C)
+RUNTIME_PACKAGES =
+RUNTIME_LIBS = -ldl -lpthread -lm
+COMPILER_LIBS = -lm
+TEST_LIBS =
+TESTS_C := $(wildcard tests/gpu/test_*.c)
+endif
+
 # One short line a file; V=1 shows the commands.
 say = $(if $(V),,@echo "  $(1)  $(@:$(B)/%=%)"; )
 object = $(patsubst %.c,$(B)/obj/%.o,$(1))
@@ -61,12 +79,14 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TESTS_C))
 # ---- programs ------------------------------------------------------------------------------------
 
 .PHONY: all tests deps check bless demo codediff install clean missing
-all: $(B)/segc $(B)/segrun
+all: $(addprefix $(B)/,$(PROGRAMS))
 tests: $(TESTS)
 
 $(B)/segc: $(B)/obj/compiler/main.o $(B)/compiler.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(COMPILER_LIBS)
 $(B)/segrun: $(B)/obj/runtime/main.o $(B)/runtime.a
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
+$(B)/segbench $(B)/pictures: $(B)/%: $(B)/obj/bench/%.o $(B)/runtime.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
 $(B)/compiler.a: $(COMPILER_O)
 $(B)/runtime.a: $(RUNTIME_O)
@@ -84,6 +104,16 @@ $(B)/tests/simt/%: $(B)/obj/tests/simt/%.o $(SIMT_O) $(B)/support.a $(B)/compile
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CXX) $(LDFLAGS) -rdynamic -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
 
+# Stand-ins for CUDA's libraries.
+CUDA_STUBS := $(B)/cuda_stub/libcuda.so.1 $(B)/cuda_stub/libnvrtc.so.13
+$(filter $(B)/tests/cuda_stub/%,$(TESTS)): $(B)/obj/tests/cuda_stub/tiny.o | $(CUDA_STUBS)
+$(B)/cuda_stub/libcuda.so.1: tests/cuda_stub/stub_cuda.c tests/cuda_stub/stub_queue.c
+$(B)/cuda_stub/libnvrtc.so.13: tests/cuda_stub/stub_nvrtc.c
+$(CUDA_STUBS): $(wildcard tests/cuda_stub/*.h)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) $(CPPFLAGS) -I. $(filter-out -MMD -MP,$(CFLAGS)) -fPIC -shared -o $@ \
+	    $(filter %.c,$^)
+
 # ---- objects -------------------------------------------------------------------------------------
 
 $(B)/obj/compiler/%.o: compiler/%.c | $(B)/grammar/seg.tab.h
@@ -92,6 +122,9 @@ $(B)/obj/compiler/%.o: compiler/%.c | $(B)/grammar/seg.tab.h
 $(B)/obj/runtime/%.o: runtime/%.c
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) $(CFLAGS) -c -o $@ $<
+$(B)/obj/bench/%.o: bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC  )$(CC) $(CPPFLAGS) -Iruntime $(CFLAGS) -c -o $@ $<
 $(B)/obj/tests/%.o: tests/%.c | $(B)/grammar/seg.tab.h
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) -I. -Itests -Icompiler -I$(B)/grammar $(CFLAGS) -fopenmp -c -o $@ $<

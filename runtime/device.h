@@ -35,22 +35,38 @@ struct Device {
     int scratch_copies;         /* threads on the host; 0: kernels bring their own */
     DeviceOptions options;
     char description[256];
+    char note[1100];            /* why this one, where `auto` chose; may be empty */
 
     void (*close)(Device *);
     /* Builds those kernels of a target that are `needed` (one flag each). file: for messages. */
     DeviceKernels *(*build)(Device *, const PlanTarget *, const bool *needed, const char *file,
                             Error *);
     void (*unload)(Device *, DeviceKernels *);
-    int64_t (*available)(const Device *);                       /* bytes that slabs may take */
+    int64_t (*available)(const Device *);      /* bytes that slabs may take; INT64_MAX: unknown */
     void *(*allocate)(Device *, int64_t bytes, Error *);        /* zeros, 64-byte aligned */
     void (*release)(Device *, void *memory, int64_t bytes);
     bool (*upload)(Device *, void *to, const void *from, int64_t bytes, Error *);
+    /* As upload, but only the next run needs it: what is there stays until then. NULL: the device
+     * has no such thing. */
+    bool (*feed)(Device *, void *to, const void *from, int64_t bytes, Error *);
     bool (*download)(Device *, void *to, const void *from, int64_t bytes, Error *); /* waits */
     bool (*run)(Device *, const DeviceRun *, Error *);          /* may only queue */
     bool (*synchronise)(Device *, Error *);
+    /* Whether steps have several launches, and which is the fastest is unknown. NULL: never. */
+    bool (*wants_tuning)(Device *, const DeviceRun *);
+    /* Times them. All that the program writes has no meaning afterwards. */
+    bool (*tune)(Device *, const DeviceRun *, Error *);
+    bool (*ceiling)(Device *, DeviceCeiling *);                 /* NULL: not known */
 };
 
 Device *device_host_open(const DeviceOptions *, Error *);
+/* ordinal: of the GPU; -1: the first that can be used. */
+Device *device_cuda_open(const DeviceOptions *, int ordinal, Error *);
+
+/* ---- peak.c: what this machine can do, measured for `seconds` on so many threads ------------- */
+
+double measure_peak(int threads, double seconds);        /* float32 multiply-adds, two each */
+double measure_bandwidth(int threads, double seconds);   /* bytes read; 0: no memory to do it in */
 
 /* ---- kernel_cache.c: the folder of built kernels --------------------------------------------- */
 

@@ -132,14 +132,12 @@ static void print_bytes(int64_t bytes, char text[32])
         snprintf(text, 32, "%.2f GiB", (double)bytes / (1 << 30));
 }
 
-static bool check_memory(const Plan *plan, const Device *device, const Needs *needs, int max_batch,
-                         Error *error)
+/* there: the bytes that can be had. */
+static bool no_memory(const Plan *plan, const Device *device, const Needs *needs, int max_batch,
+                      int64_t there, Error *error)
 {
     int threads = device->scratch_copies;
-    int64_t there = device->available(device);
     int64_t needed = total_bytes(needs, max_batch, threads);
-    if (needed <= there)
-        return true;
     char hint[200], least[32], needed_text[32], there_text[32];
     print_bytes(total_bytes(needs, 1, threads), least);
     print_bytes(needed, needed_text);
@@ -158,6 +156,14 @@ static bool check_memory(const Plan *plan, const Device *device, const Needs *ne
     return fail(error, EXIT_ENVIRONMENT, hint,
                 "not enough memory: '%s' with batch %d needs %s, %s are available", plan->model,
                 max_batch, needed_text, there_text);
+}
+
+static bool check_memory(const Plan *plan, const Device *device, const Needs *needs, int max_batch,
+                         Error *error)
+{
+    int64_t there = device->available(device);
+    return total_bytes(needs, max_batch, device->scratch_copies) <= there
+        || no_memory(plan, device, needs, max_batch, there, error);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -211,15 +217,33 @@ static bool build_kernels(Executor *executor, Error *error)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory to run a plan");
     for (int i = 0; i < target->n_programs; i++) {
         const PlanProgram *program = executor->programs[i].plan;
-        for (int j = 0; program && j < program->n_steps; j++)
-            needed[program->steps[j].kernel] = true;
+        for (int j = 0; program && j < program->n_steps; j++) {
+            const PlanStep *step = &program->steps[j];
+            needed[step->kernel] = true;
+            for (int k = 0; executor->device->options.tune && k < step->n_launches; k++)
+                needed[step->launches[k].kernel] = true;
+        }
     }
     executor->kernels = executor->device->build(executor->device, target, needed, file, error);
     free(needed);
     return executor->kernels != NULL;
 }
 
-static bool allocate_slabs(Executor *executor, const Needs *needs, Error *error)
+static void release_slabs(Executor *executor)
+{
+    Device *device = executor->device;
+    for (int i = 0; i < SLAB_COUNT; i++) {
+        if (executor->slabs[i])
+            device->release(device, executor->slabs[i], executor->bytes[i]);
+        executor->slabs[i] = NULL;
+    }
+    if (executor->scratch)
+        device->release(device, executor->scratch,
+                        executor->scratch_bytes * device->scratch_copies);
+    executor->scratch = NULL;
+}
+
+static bool allocate_all(Executor *executor, const Needs *needs, Error *error)
 {
     Device *device = executor->device;
     for (int i = 0; i < SLAB_COUNT; i++) {
@@ -231,6 +255,27 @@ static bool allocate_slabs(Executor *executor, const Needs *needs, Error *error)
     executor->scratch_bytes = needs->scratch;
     int64_t scratch = needs->scratch * device->scratch_copies;
     return scratch == 0 || (executor->scratch = device->allocate(device, scratch, error));
+}
+
+/* What was available may be gone, or in pieces. */
+static bool allocate_slabs(Executor *executor, const Needs *needs, Error *error)
+{
+    Device *device = executor->device;
+    Error reason = { 0 };
+    if (allocate_all(executor, needs, &reason))
+        return true;
+    release_slabs(executor);
+    int64_t there = device->available(device);
+    int64_t needed = total_bytes(needs, executor->max_batch, device->scratch_copies);
+    if (error && there == INT64_MAX) {
+        *error = reason;
+    } else if (error) {
+        no_memory(executor->plan, device, needs, executor->max_batch,
+                  there < needed ? there : needed - needed / 10, error);
+        snprintf(error->text + strlen(error->text), sizeof error->text - strlen(error->text),
+                 ": %.300s", reason.text);
+    }
+    return false;
 }
 
 static bool check_programs(const Plan *plan, const PlanTarget *target, const char *programs,
@@ -255,8 +300,10 @@ bool executor_check(const Plan *plan, const Device *device, const char *programs
     const PlanTarget *target = plan_target(plan, device->target);
     if (!target) {
         char hint[128];
-        snprintf(hint, sizeof hint, "compile the model again with segc --target %s",
-                 device->target);
+        const char *precision = strchr(device->target, '-'); /* "cuda-tf32" */
+        int length = (int)strcspn(device->target, "-");
+        snprintf(hint, sizeof hint, "compile the model again with segc --target %.*s%s%s", length,
+                 device->target, precision ? " --precision " : "", precision ? precision + 1 : "");
         return fail(error, EXIT_USER, hint, "%s has no kernels for the target '%s'", file,
                     device->target);
     }
@@ -307,15 +354,9 @@ void executor_close(Executor *executor)
 {
     if (!executor)
         return;
-    Device *device = executor->device;
-    for (int i = 0; i < SLAB_COUNT; i++)
-        if (executor->slabs[i])
-            device->release(device, executor->slabs[i], executor->bytes[i]);
-    if (executor->scratch)
-        device->release(device, executor->scratch,
-                        executor->scratch_bytes * device->scratch_copies);
+    release_slabs(executor);
     if (executor->kernels)
-        device->unload(device, executor->kernels);
+        executor->device->unload(executor->device, executor->kernels);
     for (int i = 0; executor->programs && i < executor->target->n_programs; i++) {
         free(executor->programs[i].buffers);
         free(executor->programs[i].steps);
@@ -331,6 +372,12 @@ static void *buffer_place(const Executor *executor, const PlanBuffer *buffer, in
 {
     int64_t offset = buffer->offset * (buffer->slab == SLAB_ACTIVATIONS ? batch : 1);
     return (char *)executor->slabs[buffer->slab] + offset;
+}
+
+static int64_t tensor_bytes(const PlanTensor *tensor, int batch)
+{
+    return tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * (tensor->batched ? batch : 1)
+         * (tensor->type == PLAN_U8 ? 1 : (int64_t)sizeof(float));
 }
 
 static void bind_batch(Executor *executor, BoundProgram *bound, int batch)
@@ -364,6 +411,24 @@ static int find_program(const Executor *executor, const char *name, int batch, E
     return -1;
 }
 
+static DeviceRun run_of(Executor *executor, int index, int batch)
+{
+    BoundProgram *bound = &executor->programs[index];
+    bind_batch(executor, bound, batch);
+    return (DeviceRun){
+        .kernels = executor->kernels, .steps = bound->steps, .n_steps = bound->plan->n_steps,
+        .batch = batch, .once = executor->prepared != index, .scratch = executor->scratch,
+        .scratch_bytes = executor->scratch_bytes,
+        .times = executor->profiling ? executor->times : NULL,
+    };
+}
+
+static bool upload_state(Executor *executor, Error *error)
+{
+    return executor->device->upload(executor->device, executor->slabs[SLAB_FIXED],
+                                    &executor->state, sizeof executor->state, error);
+}
+
 bool executor_run(Executor *executor, const char *program, int batch, Error *error)
 {
     int index = find_program(executor, program, batch, error);
@@ -371,24 +436,83 @@ bool executor_run(Executor *executor, const char *program, int batch, Error *err
         return false;
     Device *device = executor->device;
     BoundProgram *bound = &executor->programs[index];
-    bind_batch(executor, bound, batch);
-    DeviceRun work = {
-        .kernels = executor->kernels, .steps = bound->steps, .n_steps = bound->plan->n_steps,
-        .batch = batch, .once = executor->prepared != index, .scratch = executor->scratch,
-        .scratch_bytes = executor->scratch_bytes,
-        .times = executor->profiling ? executor->times : NULL,
-    };
+    DeviceRun work = run_of(executor, index, batch);
+    if (device->options.tune && device->wants_tuning && device->wants_tuning(device, &work)
+        && !executor_tune(executor, program, batch, error))
+        return false;
+    work.once = executor->prepared != index;
     executor->prepared = -1;
     executor->ran = -1;
-    if (!device->upload(device, executor->slabs[SLAB_FIXED], &executor->state,
-                        sizeof executor->state, error)
-        || !device->run(device, &work, error))
+    if (!upload_state(executor, error) || !device->run(device, &work, error))
         return false;
     executor->prepared = bound->changes_parameters && !bound->plan->keeps_once ? -1 : index;
     executor->ran = index;
     executor->ran_batch = batch;
     executor->written = false;
     return true;
+}
+
+bool executor_synchronise(Executor *executor, Error *error)
+{
+    return executor->device->synchronise(executor->device, error);
+}
+
+/* ---- tuning ---------------------------------------------------------------------------------- */
+
+/* What a run finds, and may change: kept on the host while kernels are timed. */
+typedef struct { void *place, *copy; int64_t bytes; } Kept;
+
+static bool keep(Executor *executor, Kept *kept, void *place, int64_t bytes, Error *error)
+{
+    if (bytes == 0)
+        return true;
+    *kept = (Kept){ place, malloc((size_t)bytes), bytes };
+    if (!kept->copy)
+        return fail(error, EXIT_ENVIRONMENT, "--no-tune runs without",
+                    "not enough memory to time kernels");
+    return executor->device->download(executor->device, kept->copy, place, bytes, error);
+}
+
+static bool keep_all(Executor *executor, const PlanProgram *program, int batch, Kept *kept,
+                     Error *error)
+{
+    bool done = keep(executor, &kept[0], executor->slabs[SLAB_PARAMETERS],
+                     executor->bytes[SLAB_PARAMETERS], error)
+             && keep(executor, &kept[1], executor->slabs[SLAB_MOMENTS],
+                     executor->bytes[SLAB_MOMENTS], error);
+    for (int i = 0; done && i < program->n_tensors; i++) {
+        const PlanTensor *tensor = &program->tensors[i];
+        if (tensor->role == ROLE_INPUT || tensor->role == ROLE_TARGET)
+            done = keep(executor, &kept[2 + i], buffer_place(executor, &tensor->buffer, batch),
+                        tensor_bytes(tensor, batch), error);
+    }
+    return done;
+}
+
+bool executor_tune(Executor *executor, const char *program, int batch, Error *error)
+{
+    int index = find_program(executor, program, batch, error);
+    Device *device = executor->device;
+    if (index < 0 || !device->tune)
+        return index >= 0;
+    const PlanProgram *plan = executor->programs[index].plan;
+    DeviceRun work = run_of(executor, index, batch), nothing = work;
+    nothing.n_steps = 0; /* but what was fed is in its place then */
+    executor->prepared = -1;
+    executor->ran = -1;
+    work.once = true;
+    Kept *kept = calloc((size_t)plan->n_tensors + 2, sizeof *kept);
+    bool done = kept ? upload_state(executor, error) && device->run(device, &nothing, error)
+                           && keep_all(executor, plan, batch, kept, error)
+                           && device->tune(device, &work, error)
+                     : fail(error, EXIT_ENVIRONMENT, "", "not enough memory to time kernels");
+    for (int i = 0; kept && i < plan->n_tensors + 2; i++) {
+        done = done && (!kept[i].copy || device->upload(device, kept[i].place, kept[i].copy,
+                                                        kept[i].bytes, error));
+        free(kept[i].copy);
+    }
+    free(kept);
+    return done;
 }
 
 /* ---- tensors --------------------------------------------------------------------------------- */
@@ -408,12 +532,6 @@ static const PlanTensor *find_tensor(const Executor *executor, int program, cons
     return NULL;
 }
 
-static int64_t tensor_bytes(const PlanTensor *tensor, int batch)
-{
-    return tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * (tensor->batched ? batch : 1)
-         * (tensor->type == PLAN_U8 ? 1 : (int64_t)sizeof(float));
-}
-
 bool executor_write(Executor *executor, const char *program, const char *tensor, const void *data,
                     int batch, Error *error)
 {
@@ -421,9 +539,11 @@ bool executor_write(Executor *executor, const char *program, const char *tensor,
     const PlanTensor *found = index < 0 ? NULL : find_tensor(executor, index, tensor, true, error);
     if (!found)
         return false;
-    executor->written = true;
-    return executor->device->upload(executor->device, buffer_place(executor, &found->buffer, batch),
-                                    data, tensor_bytes(found, batch), error);
+    Device *device = executor->device;
+    executor->written = !device->feed;
+    return (device->feed ? device->feed : device->upload)(
+        device, buffer_place(executor, &found->buffer, batch), data, tensor_bytes(found, batch),
+        error);
 }
 
 bool executor_read(Executor *executor, const char *program, const char *tensor, void *data,

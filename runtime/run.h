@@ -76,23 +76,36 @@ bool plan_kernel_is_library(const PlanKernel *);
 /* Of the struct that a CUDA kernel is called with: see PLAN_CUDA_ARGUMENTS. */
 int64_t plan_arguments_bytes(const PlanStep *);
 
-/* ---- device.c: devices by name; device.h: what one does; device_host.c is one ---------------- */
+/* ---- device.c: devices by name; device.h: what one does -------------------------------------- */
 
 typedef struct Device Device;
 typedef struct {
-    const char *name;           /* auto cpu cuda */
-    int threads;                /* 0: OMP_NUM_THREADS, else all */
-    bool verbose;
+    const char *name;           /* auto cpu cuda cuda:N */
+    const char *precision;      /* of cuda: fp32 tf32 bf16; NULL: what plan and GPU have */
+    const Plan *plan;           /* what it is for: auto looks which kernels there are; NULL: cpu */
+    int threads;                /* of the cpu; 0: OMP_NUM_THREADS, else all */
+    bool verbose;               /* details through `say` */
     bool trust;                 /* build plans that another user made */
+    bool tune;                  /* time the launches of a program's steps before its first run */
     /* While kernels are built, about ten times a second; false stops with EXIT_INTERRUPTED. May be
      * NULL. */
     bool (*progress)(void *context, int built, int total);
     void (*warn)(void *context, const char *text);         /* may be NULL */
+    void (*say)(void *context, const char *text);          /* lines for people; may be NULL */
     void *context;
 } DeviceOptions;
 Device *device_open(const DeviceOptions *, Error *);
 void device_close(Device *);
 const char *device_describe(const Device *);   /* "cpu: 2 threads, AVX-512, cc (gcc 12.2)" */
+const char *device_target(const Device *);     /* the PlanTarget it runs: "host", "cuda-bf16" */
+const char *device_note(const Device *);       /* why `auto` chose it; may be empty */
+/* What it can do at best, a second; a multiply and its add count two. */
+typedef struct {
+    double flops;               /* in the precision of its target */
+    double bytes;               /* of its memory; 0: not known */
+    bool measured;              /* just now, in a tenth of a second; else by its clocks and widths */
+} DeviceCeiling;
+bool device_ceiling(Device *, DeviceCeiling *);   /* false: not known */
 
 /* ---- executor.c ------------------------------------------------------------------------------ */
 
@@ -116,7 +129,11 @@ bool executor_write(Executor *, const char *program, const char *tensor, const v
                     int batch, Error *);
 bool executor_read(Executor *, const char *program, const char *tensor, void *data, int batch,
                    Error *);
-bool executor_run(Executor *, const char *program, int batch, Error *);
+bool executor_run(Executor *, const char *program, int batch, Error *);   /* may only queue */
+/* Times the ways that the device has to run the program's steps, with what was written last, and
+ * keeps the fastest. Parameters, moments and inputs stay as they are. */
+bool executor_tune(Executor *, const char *program, int batch, Error *);
+bool executor_synchronise(Executor *, Error *);   /* waits until all that was run is done */
 /* A whole slab, in the plan's offsets: the parameters, their gradients, Adam's moments. */
 bool executor_download(Executor *, Slab, void *data, Error *);
 bool executor_upload(Executor *, Slab, const void *data, Error *);

@@ -14,7 +14,7 @@
 #include "../comparison.h"
 #include "simt_device.h"
 
-/* ---- models against the oracle ----------------------------------------------------------- */
+/* ---- models against the oracle --------------------------------------------------------------- */
 
 typedef struct {
     const char *name, *input, *target; /* the target's shape: that of y */
@@ -70,7 +70,7 @@ static bool run_case(const ShapeCase *one, const char *target, Device *device)
     return ok;
 }
 
-/* ---- finishing many rows ----------------------------------------------------------------- */
+/* ---- finishing many rows --------------------------------------------------------------------- */
 
 static float random_float(uint64_t *state)
 {

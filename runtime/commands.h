@@ -30,9 +30,10 @@ typedef struct {
     int64_t epochs, batch, limit, workers, threads, count, runs, size;
     uint64_t seed;
     double lr, threshold;
-    const char *device, *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
+    const char *device, *precision;
+    const char *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
     const char *output, *program, *cache, *json, *flip;
-    bool quiet, verbose, trust, profile, force;
+    bool quiet, verbose, trust, no_tune, profile, force;
 } Options;
 
 typedef enum {
@@ -48,7 +49,7 @@ typedef struct {
     char letter;             /* 0: none */
     const char *name;        /* the long form */
     OptionKind kind;
-    const char *argument;    /* FILE; for a choice its words: "auto|cpu|cuda"; NULL for a flag */
+    const char *argument;    /* FILE; for a choice its words: "auto|cpu|cuda:N"; NULL for a flag */
     const char *standard;    /* the default as a user would write it; NULL: none */
     double least, most;      /* of numbers */
     size_t place;            /* offset in Options */
@@ -119,7 +120,7 @@ void format_count(int64_t count, char text[32]);           /* "31,037,633" */
 typedef struct {
     const Options *options;
     Plan *plan;
-    const PlanTarget *target;
+    const PlanTarget *target;  /* the device's; before session_device any that the plan has */
     Device *device;          /* NULL before session_device */
     const char *programs;    /* those that will run: "train,evaluate" */
     int max_batch;

@@ -233,7 +233,7 @@ bool cuda_tune(Device *device, const DeviceRun *run, Error *error)
             || !cuda_launch(cuda, kernels, step, launch, run->batch, error))
             return false;
         const DeviceOptions *options = &device->options;
-        if (options->progress && !options->progress(options->context, i + 1, run->n_steps))
+        if (options->tuning && !options->tuning(options->context, i + 1, run->n_steps))
             return fail(error, EXIT_INTERRUPTED, "", "interrupted while kernels were timed");
     }
     if (!CUDA_CALL(cuda, error, cuStreamSynchronize, cuda->compute))

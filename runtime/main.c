@@ -25,7 +25,12 @@
     { letter, name, OPTION_REAL, "X", standard, least, most, PLACE(field), help }
 
 #define DEVICE_OPTIONS \
-    CHOICE('d', "device", "auto|cpu|cuda", "auto", device, "where the network runs"), \
+    CHOICE('d', "device", "auto|cpu|cuda|cuda:N", "auto", device, \
+           "where the network runs; auto: cuda where a GPU can be used, else cpu"), \
+    CHOICE(0, "precision", "fp32|tf32|bf16", NULL, precision, \
+           "of cuda (default: tf32, or what plan and GPU have)"), \
+    FLAG(0, "no-tune", no_tune, \
+         "of cuda: do not time the ways that a step can run before the first run"), \
     COUNT('t', "threads", "0", 0, 4096, threads, "threads of the cpu device; 0: all processors"), \
     FLAG(0, "trust", trust, "run a plan that another user made; a plan holds C that runs as you")
 #define DATA_OPTIONS \

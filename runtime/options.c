@@ -24,13 +24,16 @@ static bool usage_error(const Command *command, const char *format, const char *
     return false;
 }
 
-/* Whether `word` is one of the words of "a|b|c". */
+/* Whether `word` is one of the words of "a|b|c:N"; N stands for a number. */
 static bool is_choice(const char *choices, const char *word)
 {
     size_t length = strlen(word);
     for (const char *at = choices; *at;) {
         size_t n = strcspn(at, "|");
-        if (n == length && memcmp(at, word, n) == 0)
+        bool number = n > 2 && memcmp(at + n - 2, ":N", 2) == 0;
+        if (!number ? n == length && memcmp(at, word, n) == 0
+                    : length >= n && memcmp(at, word, n - 1) == 0
+                          && strspn(word + n - 1, "0123456789") == length - (n - 1))
             return true;
         at += n + (at[n] == '|');
     }

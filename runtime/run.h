@@ -90,6 +90,7 @@ typedef struct {
     /* While kernels are built, about ten times a second; false stops with EXIT_INTERRUPTED. May be
      * NULL. */
     bool (*progress)(void *context, int built, int total);
+    bool (*tuning)(void *context, int done, int total);    /* the same while steps are timed */
     void (*warn)(void *context, const char *text);         /* may be NULL */
     void (*say)(void *context, const char *text);          /* lines for people; may be NULL */
     void *context;

@@ -28,6 +28,18 @@ static bool show_built(void *context, int built, int total)
     return !interrupted();
 }
 
+static bool show_timed(void *context, int done, int total)
+{
+    progress_update(context, "timing kernels", done, total, "steps", "");
+    return !interrupted();
+}
+
+static void say_lines(void *context, const char *text)
+{
+    progress_clear(context);
+    fprintf(stderr, "%s\n", text);
+}
+
 static bool show_decoded(void *context, int done, int total)
 {
     progress_update(context, "decoding", done, total, "pictures", "");
@@ -42,9 +54,10 @@ bool session_open(Session *session, const Options *options, Error *error)
     if (!session->plan)
         return false;
     session->target = plan_target(session->plan, "host");
-    return session->target
-           || fail(error, EXIT_USER, "compile the model with segc --target host",
-                   "%s: this plan holds no kernels for the cpu", session->plan_path);
+    if (!session->target && session->plan->n_targets > 0)
+        session->target = &session->plan->targets[0];
+    return session->target || fail(error, EXIT_USER, "compile the model again with segc",
+                                   "%s: this plan holds no kernels", session->plan_path);
 }
 
 bool session_device(Session *session, const char *programs, int max_batch, Error *error)
@@ -52,19 +65,22 @@ bool session_device(Session *session, const char *programs, int max_batch, Error
     const Options *options = session->options;
     session->programs = programs;
     session->max_batch = max_batch;
-    if (strcmp(options->device, "cuda") == 0)
-        return fail(error, EXIT_ENVIRONMENT, "use --device cpu, or auto",
-                    "--device cuda: this build has the host device (cpu) only");
     DeviceOptions wanted = {
-        .name = "cpu", .threads = (int)options->threads, .verbose = options->verbose,
-        .trust = options->trust, .progress = show_built, .warn = warn_progress,
-        .context = &session->progress,
+        .name = options->device, .precision = options->precision, .plan = session->plan,
+        .threads = (int)options->threads, .verbose = options->verbose, .trust = options->trust,
+        .tune = !options->no_tune, .progress = show_built, .tuning = show_timed,
+        .warn = warn_progress, .say = say_lines, .context = &session->progress,
     };
     session->device = device_open(&wanted, error);
     if (!session->device)
         return false;
-    progress_say(&session->progress, "device %s", device_describe(session->device));
-    return executor_check(session->plan, session->device, programs, max_batch, error);
+    const char *note = device_note(session->device);
+    progress_say(&session->progress, "device %s%s%s", device_describe(session->device),
+                 *note ? "; " : "", note);
+    if (!executor_check(session->plan, session->device, programs, max_batch, error))
+        return false;
+    session->target = plan_target(session->plan, device_target(session->device));
+    return true;
 }
 
 bool session_build(Session *session, Error *error)

@@ -1,4 +1,4 @@
-/* How gradients of convolutions for their weights, and convolutions in groups, are launched on CUDA.
+/* How gradients of convolutions for their weights are launched on CUDA, and convolutions in groups.
  *
  * The tiles of conv_grad_weight.cu are a table. Each entry that can do a shape gets an estimate of
  * its clocks on a GPU like the H100: products, loads through the operands' expressions, and the
@@ -6,7 +6,6 @@
  * default's splits and workspace.
  */
 #include "lower_conv_cuda.h"
-#include "seg.h"
 
 #include <string.h>
 
@@ -23,7 +22,14 @@ enum {
     CLOCK_BYTES = 1700,            /* of memory */
     CANDIDATES = 4,
     FEW_CHANNELS = 8,              /* fewer are columns: see conv_grad_weight.cu */
+    /* Groups. */
+    GROUPED_THREADS = 256,
+    GROUPED_BLOCKS = 4 * UNITS,
+    GROUPED_TAPS = 9,              /* MOST_TAPS of conv_depthwise_grad_weight.cu */
+    GROUPED_LANE_BYTES = 9 * 256 + 16, /* LANE_BYTES of conv_grouped.cu */
+    DEPTHWISE_BYTES = 32 << 10,    /* of shared weights */
 };
+#define GROUPED_DEFINES "#define THREADS 256\n"
 
 /* An instance of conv_grad_weight.cu. */
 typedef struct {
@@ -111,7 +117,113 @@ static int64_t divide_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* ---- weight gradient --------------------------------------------------------------------------- */
+static void add_sizes(ConvCudaLowering *out, const int64_t *sizes, int n)
+{
+    memcpy(out->sizes + out->n_sizes, sizes, (size_t)n * sizeof *sizes);
+    out->n_sizes += n;
+}
+
+#define SIZES(...)                                                                                 \
+    (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+
+static void add_launch(ConvCudaLowering *out, const char *defines, int threads, int64_t blocks,
+                       int64_t blocks_per_sample, int64_t shared)
+{
+    out->launches[out->n_launches++] =
+        (CudaLaunch){ .defines = defines, .threads = threads, .blocks = blocks,
+                      .blocks_per_sample = blocks_per_sample, .shared_bytes = shared };
+}
+
+/* The kernel that adds up `splits` results of `count` weights. */
+static void add_finish(ConvCudaLowering *out, int64_t count, int64_t splits)
+{
+    int64_t rows = 1;
+    if (splits == 1)
+        return;
+    while (rows < 16 && rows * 2 <= splits)
+        rows *= 2;
+    out->workspace_bytes = splits * count * 4;
+    out->finish_template = "conv_grad_weight_finish.cu";
+    out->finish = (CudaLaunch){ .defines = "#define THREADS 256\n", .threads = 256,
+                                .blocks = divide_up(count, 256 / rows), .shared_bytes = 4 * 256 };
+    out->finish_sizes[out->n_finish_sizes++] = count;
+    out->finish_sizes[out->n_finish_sizes++] = splits;
+    out->finish_sizes[out->n_finish_sizes++] = rows;
+}
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+static bool is_depthwise(const ConvShape *s)
+{
+    return s->groups == s->C && s->groups == s->K
+           && s->kernel * s->kernel * 32 <= DEPTHWISE_BYTES;
+}
+
+/* Channel blocks side by side in a block of threads: a power of two. */
+static int64_t lanes_of(int64_t blocks, int64_t limit)
+{
+    int64_t lanes = 1;
+    while (lanes < blocks && lanes * 2 <= limit)
+        lanes *= 2;
+    return lanes;
+}
+
+/* Most blocks of input channels that a block of 8 output channels meets. */
+static int64_t range_of(const ConvShape *s)
+{
+    const int64_t K = s->K / s->groups, C = s->C / s->groups;
+    int64_t range = 1;
+    for (int64_t k = 0; k < s->K; k += 8) {
+        const int64_t first = k / K * C / 8, last = (least(k + 7, s->K - 1) / K * C + C - 1) / 8;
+        range = most(range, last - first + 1);
+    }
+    return range;
+}
+
+void lower_conv_cuda_grouped(const ConvShape *s, CudaPrecision precision, ConvCudaLowering *out)
+{
+    (void)precision;
+    memset(out, 0, sizeof *out);
+    const bool depthwise = is_depthwise(s);
+    const int64_t taps = s->kernel * s->kernel, blocks = divide_up(s->K, 8);
+    const int64_t lanes = lanes_of(blocks, depthwise ? least(8, DEPTHWISE_BYTES / (taps * 32)) : 8);
+    const int64_t pixels = 4 * GROUPED_THREADS / lanes;
+    out->template = depthwise ? "conv_depthwise.cu" : "conv_grouped.cu";
+    out->parts = divide_up(s->P * s->Q, pixels);
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, pixels, lanes, s->kernel,
+                         s->stride, s->padding, s->dilation));
+    if (depthwise)
+        add_sizes(out, SIZES(s->transposed));
+    else
+        add_sizes(out, SIZES(s->groups, s->transposed, range_of(s)));
+    add_launch(out, GROUPED_DEFINES, GROUPED_THREADS, 0, out->parts * divide_up(blocks, lanes),
+               lanes * (depthwise ? taps * 32 : GROUPED_LANE_BYTES));
+}
+
+static void lower_grouped_grad_weight(const ConvShape *s, ConvCudaLowering *out)
+{
+    const bool depthwise = is_depthwise(s);
+    const int64_t taps = s->kernel * s->kernel, blocks = divide_up(s->K, 8);
+    const int64_t lanes = lanes_of(blocks, 8), count = s->K * (s->C / s->groups) * taps;
+    const int64_t tasks = depthwise ? divide_up(blocks, lanes) * divide_up(taps, GROUPED_TAPS)
+                                    : blocks * range_of(s) * taps;
+    const int64_t slots = depthwise ? GROUPED_THREADS / lanes : GROUPED_THREADS;
+    int64_t splits = least(divide_up(GROUPED_BLOCKS, tasks), WORKSPACE_BYTES / (count * 4));
+    splits = most(1, least(splits, divide_up(BATCH * s->P * s->Q, 4 * slots)));
+    out->template = depthwise ? "conv_depthwise_grad_weight.cu" : "conv_grouped_grad_weight.cu";
+    out->parts = 1;
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, s->kernel, s->stride, s->padding,
+                         s->dilation));
+    if (depthwise)
+        add_sizes(out, SIZES(splits, lanes));
+    else
+        add_sizes(out, SIZES(s->groups, splits, range_of(s)));
+    add_launch(out, GROUPED_DEFINES, GROUPED_THREADS, splits * tasks, 0,
+               depthwise ? GROUPED_THREADS * 32 : GROUPED_THREADS / 32 * 256);
+    add_finish(out, count, splits);
+}
+
+/* ---- weight gradient ------------------------------------------------------------------------- */
 
 /* Columns of the result's matrix, and taps of each. */
 static int64_t result_channels(const ConvShape *s, const Tile *t)
@@ -203,38 +315,16 @@ static int64_t best_splits(const ConvShape *s, const Tile *t)
     return best;
 }
 
-static void add_launch(ConvCudaLowering *out, const char *defines, int threads, int64_t blocks,
-                       int64_t blocks_per_sample, int64_t shared)
-{
-    out->launches[out->n_launches++] =
-        (CudaLaunch){ defines, threads, blocks, blocks_per_sample, shared, 0 };
-}
-
-/* The kernel that adds up `splits` results of `count` weights. */
-static void add_finish(ConvCudaLowering *out, int64_t count, int64_t splits)
-{
-    int64_t rows = 1;
-    if (splits == 1)
-        return;
-    while (rows < 16 && rows * 2 <= splits)
-        rows *= 2;
-    out->workspace_bytes = splits * count * 4;
-    out->finish_template = "conv_grad_weight_finish.cu";
-    out->finish = (CudaLaunch){ "#define THREADS 256\n", 256, divide_up(count, 256 / rows), 0,
-                                4 * 256, 0 };
-    out->finish_sizes[out->n_finish_sizes++] = count;
-    out->finish_sizes[out->n_finish_sizes++] = splits;
-    out->finish_sizes[out->n_finish_sizes++] = rows;
-}
-
 void lower_conv_cuda_grad_weight(const ConvShape *s, CudaPrecision precision,
                                  ConvCudaLowering *out)
 {
     bool used[TILES] = { false };
     int64_t splits = 0;
     memset(out, 0, sizeof *out);
-    if (s->groups > 1)
-        bug("lower: no weight gradients of grouped convolutions on CUDA yet");
+    if (s->groups > 1) {
+        lower_grouped_grad_weight(s, out);
+        return;
+    }
     out->template = "conv_grad_weight.cu";
     out->parts = 1;
     for (int i = 0; i < CANDIDATES; i++) {
@@ -257,15 +347,7 @@ void lower_conv_cuda_grad_weight(const ConvShape *s, CudaPrecision precision,
         add_launch(out, best->defines, best->threads, splits * result_tiles(s, best), 0,
                    shared_bytes(s, best));
     }
-    const int64_t sizes[] = { s->C, s->H, s->W, s->K, s->P, s->Q, s->kernel, s->stride, s->padding,
-                              s->dilation, splits };
-    out->n_sizes = sizeof sizes / sizeof *sizes;
-    memcpy(out->sizes, sizes, sizeof sizes);
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, s->kernel, s->stride, s->padding,
+                         s->dilation, splits));
     add_finish(out, s->K * s->C * s->kernel * s->kernel, splits);
-}
-
-void lower_conv_cuda_grouped(const ConvShape *s, CudaPrecision precision, ConvCudaLowering *out)
-{
-    (void)s, (void)precision, (void)out;
-    bug("lower: no grouped convolutions on CUDA yet");
 }

@@ -42,6 +42,7 @@ typedef enum {
     BY_WHOLE_PIXELS,            /* a thread block does all channels of its pixels */
     BY_SAMPLES,                 /* a thread block does all pixels of a sample for its channels; a
                                    large sample is done in two stages */
+    BY_VECTORS,                 /* 8 numbers of a fixed result a thread */
     BY_CHANNEL_GROUPS,          /* finish_*: 8 channels a thread block, fixed tensors */
     BY_CHANNELS,                /* small operators: a channel a thread */
     BY_ELEMENTS,                /* fold_weight */
@@ -74,6 +75,9 @@ static const Template templates[] = {
     {"fold_bias.cu", BY_CHANNELS, 0, 0, false},
     {"fold_weight.cu", BY_ELEMENTS, 0, 0, false},
     {"global_max_pool_grad.cu", BY_SAMPLES, 64, 64, false},
+    {"linear.cu", BY_PIXELS, 32, 0, false},
+    {"linear_grad_input.cu", BY_PIXELS, 32, 0, false},
+    {"linear_grad_weight.cu", BY_VECTORS, 0, 0, false},
     {"max_pool.cu", BY_PIXELS, 0, 0, true},
     {"max_pool_grad.cu", BY_WINDOWS, 0, 0, true},
     {"pad_crop.cu", BY_PIXELS, 0, 0, false},
@@ -297,8 +301,11 @@ int64_t lower_small_cuda(const char *name, int64_t *sizes, int n_sizes, bool bat
         launch->threads = WALK_THREADS;
         launch->defines = walk_defines(template, sizes);
     }
-    if (template->division == BY_PIXELS)
+    if (template->division == BY_PIXELS) {
         by_pixels(sizes, sizes[SIZE_P] * sizes[SIZE_Q], launch);
+        launch->shared_bytes = template->shared * WALK_THREADS;
+    } else if (template->division == BY_VECTORS)
+        launch->blocks_per_sample = divide_up(sizes[SIZE_K], 8 * WALK_THREADS);
     else if (template->division == BY_WINDOWS)
         by_windows(sizes, launch);
     else if (template->division == BY_WHOLE_PIXELS)

@@ -32,8 +32,8 @@ typedef struct {
     double lr, threshold;
     const char *device, *precision;
     const char *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
-    const char *output, *program, *cache, *json, *flip;
-    bool quiet, verbose, trust, no_tune, profile, force;
+    const char *output, *program, *cache, *json, *flip, *compare;
+    bool quiet, verbose, trust, no_tune, profile, steps, force;
 } Options;
 
 typedef enum {
@@ -268,11 +268,10 @@ bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Err
 /* From dice_sums' five numbers. */
 double dice_of(double intersection, double predicted, double truth);
 
-/* ---- peak.c --------------------------------------------------------------------------------- */
+/* ---- bench_data.c --------------------------------------------------------------------------- */
 
-/* Float32 operations a second that `threads` threads reach in multiply-adds, measured for
- * `seconds`. */
-double measure_peak(int threads, double seconds);
+/* Times the loader of a data set; opens the session for its plan. */
+bool bench_data(Session *, const Options *, Error *);
 
 /* ---- the commands --------------------------------------------------------------------------- */
 

@@ -15,6 +15,7 @@
 #include "device.h"
 
 static const size_t HUGE = (size_t)2 << 20;
+static const double PROBE_SECONDS = 0.03;
 
 typedef struct {
     Device base;
@@ -121,6 +122,15 @@ static bool synchronise(Device *device, Error *error)
     return true;
 }
 
+static bool ceiling(Device *device, DeviceCeiling *ceiling)
+{
+    int threads = device->scratch_copies;
+    *ceiling = (DeviceCeiling){ .flops = measure_peak(threads, PROBE_SECONDS),
+                                .bytes = measure_bandwidth(threads, PROBE_SECONDS),
+                                .measured = true };
+    return ceiling->flops > 0;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* -t, else OMP_NUM_THREADS, else all that this process may use. */
@@ -166,7 +176,7 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
         .target = "host", .scratch_copies = threads, .options = *options, .close = close_host,
         .build = build, .unload = unload, .available = available, .allocate = allocate,
         .release = release, .upload = copy, .download = copy, .run = run,
-        .synchronise = synchronise,
+        .synchronise = synchronise, .ceiling = ceiling,
     };
     if (!kernel_cache_open(&host->cache, options, error)
         || !compiler_open(&host->compiler, &host->cache, error)) {

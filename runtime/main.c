@@ -108,9 +108,13 @@ static const Option bench_options[] = {
     COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
     CHOICE(0, "program", "train|evaluate|predict|data", "train", program,
            "what is timed; data: the loader alone, which needs --data"),
-    COUNT('n', "runs", "0", 0, 1000000, runs, "timed runs; 0: about three seconds, at least five"),
-    FLAG(0, "profile", profile, "a row for every kernel"),
-    TEXT(0, "json", "FILE", NULL, json, "write the numbers as JSON"),
+    TEXT('c', "compare", "OTHER.plan", NULL, compare,
+         "time this plan too, in turn with the first, and print the ratio"),
+    COUNT('n', "runs", "0", 0, 10000, runs,
+          "timings of each plan; 0: about three seconds, at least five"),
+    FLAG(0, "profile", profile, "a row for every kernel, slowest first"),
+    FLAG(0, "steps", steps, "a row for every step, in the order they run"),
+    TEXT(0, "json", "FILE", NULL, json, "write all numbers as JSON; - for standard output"),
     TEXT(0, "data", "FOLDER", NULL, data, "the data set, for --program data"),
     CHOICE(0, "split", "train|valid|test", "train", split, "its split"),
     COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures; 0: all"),
@@ -179,11 +183,14 @@ static const Command commands[] = {
       "  segrun predict unet.plan -m W.safetensors cat.jpg holiday/ -o out/\n",
       command_predict },
     { "bench", "PLAN", 1, 1, "time a network's steps",
-      "Times a program of PLAN on random pictures: median and spread of the runs after warm-up, "
-      "pictures a second, GFLOP/s beside the measured multiply-add peak of this machine, and "
-      "memory.",
+      "Times a program of PLAN on random pictures, after warm-up: median and spread, pictures a "
+      "second, GFLOP/s and GB/s, memory, and how near that is to the device's ceiling: for each "
+      "step the time by its operations or by its least bytes, whichever is more. The ceiling of "
+      "the cpu is measured before, between and after the timings; that of a GPU follows from its "
+      "clocks and widths.",
       ROWS(bench_options),
       "  segrun bench unet.plan -b 2 --program train --profile\n"
+      "  segrun bench unet.plan -b 2 --compare unfused.plan\n"
       "  segrun bench unet.plan -b 8 --program data --data pets/\n",
       command_bench },
     { "info", "FILE", 1, 1, "what a plan or checkpoint holds",

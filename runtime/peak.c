@@ -1,19 +1,26 @@
-/* The float32 multiply-add peak of this machine, measured: what a time is to be compared with.
+/* What this machine can do, measured: what a time is to be compared with.
  *
- * Twelve or fourteen independent chains of multiply-adds in registers, on all threads, for a few
- * hundredths of a second. It is taken close to what it is compared with, since virtual processors
- * share cores and clocks change. The widest vectors this processor has are used.
+ *   multiply-adds   twelve or fourteen independent chains in registers, with the widest vectors
+ *                   that this processor has
+ *   memory          every thread reads a part of its own, together far more than caches hold
+ *
+ * On all threads, for a few hundredths of a second each. It is taken close to what it is compared
+ * with, since virtual processors share cores and clocks change. Reading is what memory does
+ * fastest, so it is a ceiling for what also writes.
  */
-#include "commands.h"
-
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "device.h"
 
 typedef float Vector16 __attribute__((vector_size(64)));
 typedef float Vector8 __attribute__((vector_size(32)));
 typedef float Vector4 __attribute__((vector_size(16)));
 
-enum { ROUNDS = 20000 };
+enum { ROUNDS = 20000, PAGE = 4096, PROBED_BYTES = 256 << 20 };
 
 /* Gives the floating-point operations done; *sink keeps the compiler from leaving them out. */
 #define DEFINE_CHAINS(name, Vector, CHAINS, attributes)                                      \
@@ -56,32 +63,41 @@ static Chains *choose_chains(void)
     return chains_128;
 }
 
-typedef struct {
+/* ---- on all threads -------------------------------------------------------------------------- */
+
+typedef struct Prober Prober;
+struct Prober {
     pthread_t thread;
     bool started;
-    Chains *chains;
-    double until;          /* on now_seconds() */
-    double operations;     /* done */
-    float sink;
-} Prober;
+    double until;              /* on now() */
+    double done;               /* operations, or bytes */
+    float sink;                /* keeps the compiler from leaving the work out */
+    const char *memory;        /* this thread's part */
+    size_t bytes;
+    void (*work)(Prober *);    /* a millisecond or so of it */
+};
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
 
 static void *probe(void *context)
 {
     Prober *prober = context;
     do
-        prober->operations += prober->chains(&prober->sink);
-    while (now_seconds() < prober->until);
+        prober->work(prober);
+    while (now() < prober->until);
     return NULL;
 }
 
-double measure_peak(int threads, double seconds)
+/* What all of them did a second. */
+static double run_probers(Prober *probers, int threads, double seconds)
 {
-    Prober *probers = calloc((size_t)threads, sizeof *probers);
-    if (!probers)
-        return 0;
-    double begun = now_seconds(), operations = 0;
+    double begun = now(), done = 0;
     for (int i = threads - 1; i >= 0; i--) {
-        probers[i].chains = choose_chains();
         probers[i].until = begun + seconds;
         if (i > 0)
             probers[i].started = pthread_create(&probers[i].thread, NULL, probe, &probers[i]) == 0;
@@ -91,9 +107,59 @@ double measure_peak(int threads, double seconds)
     for (int i = 0; i < threads; i++) {
         if (probers[i].started)
             pthread_join(probers[i].thread, NULL);
-        operations += probers[i].operations;
+        done += probers[i].done;
     }
-    double spent = now_seconds() - begun;
+    return done / (now() - begun);
+}
+
+static void multiply_add(Prober *prober)
+{
+    prober->done += choose_chains()(&prober->sink);
+}
+
+/* A line of the cache a step. */
+static void read_memory(Prober *prober)
+{
+    Vector16 sums[4] = { { 0 } };
+    const Vector16 *at = (const Vector16 *)prober->memory;
+    for (size_t i = 0; i + 4 <= prober->bytes / sizeof *at; i += 4)
+        for (int k = 0; k < 4; k++)
+            sums[k] += at[i + (size_t)k];
+    for (int k = 0; k < 4; k++)
+        prober->sink += sums[k][0];
+    prober->done += (double)prober->bytes;
+}
+
+double measure_peak(int threads, double seconds)
+{
+    Prober *probers = calloc((size_t)threads, sizeof *probers);
+    if (!probers)
+        return 0;
+    for (int i = 0; i < threads; i++)
+        probers[i].work = multiply_add;
+    double rate = run_probers(probers, threads, seconds);
     free(probers);
-    return operations / spent;
+    return rate;
+}
+
+double measure_bandwidth(int threads, double seconds)
+{
+    size_t part = PROBED_BYTES / (size_t)threads / PAGE * PAGE, size = part * (size_t)threads;
+    Prober *probers = calloc((size_t)threads, sizeof *probers);
+    char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    double rate = 0;
+    if (probers && memory != MAP_FAILED && (int64_t)size < system_memory()) {
+        madvise(memory, size, MADV_HUGEPAGE);
+        memset(memory, 1, size); /* pages that were never written are all one page of zeros */
+        for (int i = 0; i < threads; i++) {
+            probers[i].memory = memory + part * (size_t)i;
+            probers[i].bytes = part;
+            probers[i].work = read_memory;
+        }
+        rate = run_probers(probers, threads, seconds);
+    }
+    if (memory != MAP_FAILED)
+        munmap(memory, size);
+    free(probers);
+    return rate;
 }

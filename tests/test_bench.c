@@ -1,0 +1,300 @@
+/* The measuring of `segrun bench` on a device made by hand, whose clock is the test's: what is run
+ * in which order, which numbers come out, and that they are complete as text and as JSON.
+ *
+ * The device "runs" a step by sleeping for its `flops` nanoseconds.
+ */
+#include <jansson.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "runtime/bench.h"
+#include "runtime/device.h"
+
+static int passed, failed;
+
+static void check(bool right, const char *format, ...)
+{
+    va_list arguments;
+    passed += right;
+    failed += !right;
+    if (right)
+        return;
+    va_start(arguments, format);
+    printf("FAIL ");
+    vprintf(format, arguments);
+    printf("\n");
+    va_end(arguments);
+}
+
+static bool is_near(double a, double b) { return fabs(a - b) <= 1e-9 * fmax(fabs(a), fabs(b)); }
+
+/* ---- two plans ------------------------------------------------------------------------------- */
+
+#define TEXT(constant) ((char *)(constant))
+static PlanKernel kernels[] = { { TEXT("scale"), TEXT(""), TEXT(""), NULL },
+                                { TEXT("a_name_with_more_letters_than_fit_into_the_column_17d4a5"),
+                                  TEXT(""), TEXT(""), NULL } };
+static PlanTensor tensors[] = {
+    { TEXT("image"), ROLE_INPUT, PLAN_U8, true, { 3, 4, 4 }, { SLAB_ACTIVATIONS, 0, 48 } },
+};
+#define STEP(number, ns, moved, is_once, text) \
+    { .kernel = number, .flops_per_sample = ns, .bytes_per_sample = moved, .once = is_once, \
+      .label = TEXT(text) }
+static PlanStep quick_steps[] = { STEP(0, 1e5, 100, false, "scale \"one\""),
+                                  STEP(1, 2e5, 4e6, false, "long"), STEP(0, 1e5, 0, true, "pack"),
+                                  STEP(0, 3e5, 300, false, "scale two") };
+static PlanStep slow_steps[] = { STEP(0, 2e6, 100, false, "scale") };
+static PlanProgram quick_programs[] = { { TEXT("predict"), 1, tensors, 4, quick_steps, 64, 64, 0,
+                                          false } };
+static PlanProgram slow_programs[] = { { TEXT("predict"), 1, tensors, 1, slow_steps, 64, 64, 0,
+                                         false } };
+static PlanTarget quick_target = { TEXT("fake"), TEXT(""), 2, kernels, 1, quick_programs };
+static PlanTarget slow_target = { TEXT("fake"), TEXT(""), 2, kernels, 1, slow_programs };
+static Plan quick = { .model = TEXT("tiny"), .options = TEXT("-D name=\"\\\""),
+                      .n_targets = 1, .targets = &quick_target };
+static Plan slow = { .model = TEXT("tiny"), .options = TEXT(""),
+                     .n_targets = 1, .targets = &slow_target };
+
+/* ---- the device ------------------------------------------------------------------------------ */
+
+static char order[8192];        /* q or s for every run */
+static int synchronised, probed;
+static bool breaks;
+
+static DeviceKernels *build(Device *device, const PlanTarget *target, const bool *needed,
+                            const char *file, Error *error)
+{
+    (void)device, (void)needed, (void)file, (void)error;
+    return (DeviceKernels *)target;
+}
+static void unload(Device *device, DeviceKernels *built) { (void)device, (void)built; }
+static void closed(Device *device) { (void)device; }
+static int64_t available(const Device *device)
+{
+    (void)device;
+    return 1 << 20;
+}
+static void *allocate(Device *device, int64_t bytes, Error *error)
+{
+    (void)device, (void)error;
+    return calloc(1, (size_t)bytes);
+}
+static void release(Device *device, void *memory, int64_t bytes)
+{
+    (void)device, (void)bytes;
+    free(memory);
+}
+static bool copy(Device *device, void *to, const void *from, int64_t bytes, Error *error)
+{
+    (void)device, (void)error;
+    memcpy(to, from, (size_t)bytes);
+    return true;
+}
+static bool run(Device *device, const DeviceRun *work, Error *error)
+{
+    (void)device;
+    size_t length = strlen(order);
+    if (breaks)
+        return fail(error, EXIT_ENVIRONMENT, "", "broken");
+    if (length + 1 < sizeof order)
+        order[length] = (void *)work->kernels == (void *)&slow_target ? 's' : 'q';
+    for (int i = 0; i < work->n_steps; i++) {
+        const PlanStep *step = work->steps[i].plan;
+        double nanoseconds = step->once && !work->once ? 0 : step->flops_per_sample;
+        struct timespec wait = { 0, (long)nanoseconds };
+        nanosleep(&wait, NULL);
+        if (work->times)
+            work->times[i] = 1e-9 * nanoseconds;
+    }
+    return true;
+}
+static bool synchronise(Device *device, Error *error)
+{
+    (void)device, (void)error;
+    synchronised++;
+    return true;
+}
+/* 2 GFLOP/s and 10 GB/s in the middle. */
+static bool ceiling(Device *device, DeviceCeiling *found)
+{
+    (void)device;
+    probed++;
+    *found = (DeviceCeiling){ 2e9, 10e9, true };
+    return true;
+}
+static Device device = {
+    .target = "fake", .description = "a device", .close = closed, .build = build, .unload = unload,
+    .available = available, .allocate = allocate, .release = release, .upload = copy,
+    .download = copy, .run = run, .synchronise = synchronise, .ceiling = ceiling,
+};
+
+static bool add(Bench *bench, const char *path, const Plan *plan, Error *error)
+{
+    Executor *executor = executor_open(plan, bench->device, bench->batch, error);
+    return executor && bench_add(bench, path, plan, executor, "predict", error);
+}
+
+static void close_all(Bench *bench)
+{
+    for (int i = 0; i < bench->n_plans; i++)
+        executor_close(bench->plans[i].executor);
+    bench_close(bench);
+}
+
+static int ticks;
+static bool tick(void *context, int done, int64_t wanted)
+{
+    (void)context, (void)done, (void)wanted;
+    return ++ticks < 1000;
+}
+static bool stop(void *context, int done, int64_t wanted)
+{
+    (void)context, (void)wanted;
+    return done < 2;
+}
+
+/* ---- tests ----------------------------------------------------------------------------------- */
+
+static void test_spread(void)
+{
+    const double values[] = { 5, 1, 3, 2, 4 };
+    Spread spread = spread_of(values, 5);
+    check(is_near(spread.median, 3) && is_near(spread.least, 1) && is_near(spread.most, 5)
+              && is_near(spread.low, 2) && is_near(spread.high, 4), "quartiles of 1 to 5");
+    spread = spread_of(values, 2);
+    check(is_near(spread.median, 3) && is_near(spread.low, 2), "quartiles between two");
+    spread = spread_of(values, 0);
+    check(spread.median == 0, "of nothing");
+    DeviceCeiling limit = { 100, 10, false };
+    check(is_near(ceiling_seconds(&limit, 200, 10), 2), "bound by operations");
+    check(is_near(ceiling_seconds(&limit, 100, 30), 3), "bound by bytes");
+    check(ceiling_seconds(&(DeviceCeiling){ 0 }, 100, 30) == 0, "no ceiling");
+}
+
+/* Up to 17 runs of 0.6 ms in a timing of the one, fewer on a busy machine; up to 5 of the other. */
+static void test_order(const Bench *bench)
+{
+    const char *at = order + strspn(order, "q");
+    at += strspn(at, "s");
+    int turns = 0;
+    for (; *at; turns++) {
+        size_t first = strspn(at, "q"), second = strspn(at + first, "s");
+        if ((int)first != bench->plans[0].inner || (int)second != bench->plans[1].inner)
+            break;
+        at += first + second;
+    }
+    check(turns == bench->n_times, "plans run in turn: %d of %d", turns, bench->n_times);
+    check(bench->plans[0].inner >= 1 && bench->plans[0].inner <= 17,
+          "short runs are timed together, up to 10 ms: %d", bench->plans[0].inner);
+    check(synchronised >= 2 * bench->n_times, "timings end when the device is done");
+    check(probed == bench->n_ceilings && probed >= 3, "the ceiling, before, after, and at the end");
+    check(ticks == bench->n_times, "a tick a timing");
+}
+
+static void test_numbers(const Bench *bench)
+{
+    const BenchPlan *plan = &bench->plans[0];
+    Spread ratio = bench_ratio(bench, 1);
+    check(is_near(plan->flops, 2 * 6e5) && is_near(plan->bytes, 2 * (4e6 + 400)),
+          "what a run needs, without the once-step: %g, %g", plan->flops, plan->bytes);
+    check(plan->step == bench->n_times * plan->inner + (int64_t)strspn(order, "q") + 3,
+          "a step of the optimiser a run");
+    check(ratio.median > 1.2 && ratio.median < 10, "the ratio: %g", ratio.median);
+    int n;
+    BenchRow *rows = bench_rows(bench, plan, false, &n);
+    check(n == 2 && strcmp(rows[0].name, "scale") == 0 && rows[0].calls == 2
+              && is_near(rows[0].seconds, 4e-4) && is_near(rows[0].flops, 8e5)
+              && is_near(rows[0].bytes, 800), "steps of one kernel are one row");
+    check(is_near(rows[0].floor, 4e-4) && is_near(rows[1].floor, 8e-4),
+          "the larger of operations and bytes: %g %g", rows[0].floor, rows[1].floor);
+    free(rows);
+    rows = bench_rows(bench, plan, true, &n);
+    check(n == 3 && strcmp(rows[1].label, "long") == 0 && rows[2].calls == 1,
+          "or one a step, in order");
+    free(rows);
+}
+
+static void test_text(const Bench *bench)
+{
+    char *text = NULL;
+    size_t size, longest = 0;
+    Error error = { 0 };
+    FILE *out = open_memstream(&text, &size);
+    bench_print(bench, out);
+    check(bench_print_profile(bench, false, out, &error), "profile");
+    check(bench_print_profile(bench, true, out, &error), "profile by steps");
+    bench_print_line(bench, out);
+    fclose(out);
+    for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+        longest = strcspn(line, "\n") > longest ? strcspn(line, "\n") : longest;
+    check(longest <= 100, "fits 100 columns: %zu", longest);
+    check(strstr(text, "images/s") && strstr(text, "ratio") && strstr(text, "ceiling"), "headlines");
+    check(strstr(text, "a_name_with_more_letters_than_f..olumn_17d4a5"), "long names lose the middle");
+    free(text);
+}
+
+static void test_json(const Bench *bench)
+{
+    char path[] = "/tmp/test-bench-XXXXXX";
+    Error error = { 0 };
+    json_error_t where;
+    int file = mkstemp(path);
+    check(file >= 0 && bench_write_json(bench, path, &error), "JSON: %s", error.text);
+    json_t *json = json_load_file(path, 0, &where);
+    check(json != NULL, "JSON: %s in line %d", where.text, where.line);
+    json_t *plan = json_array_get(json_object_get(json, "plans"), 0);
+    check(json_array_size(json_object_get(plan, "timings")) == (size_t)bench->n_times,
+          "all timings");
+    check(json_array_size(json_object_get(plan, "kernels")) == 2
+              && json_array_size(json_object_get(plan, "steps")) == 3, "the profile, both ways");
+    const char *options = json_string_value(json_object_get(plan, "options"));
+    check(options && strcmp(options, "-D name=\"\\\"") == 0, "texts with quotation marks");
+    json_t *ratio = json_object_get(json_array_get(json_object_get(json, "plans"), 1), "ratio");
+    check(json_number_value(json_object_get(ratio, "median")) > 0, "the ratio");
+    json_decref(json);
+    remove(path);
+}
+
+static void test_failures(void)
+{
+    Error error = { 0 };
+    Bench bench = { .device = &device, .batch = 1, .tick = stop };
+    check(add(&bench, "q", &quick, &error) && !bench_measure(&bench, &error)
+              && error.code == EXIT_INTERRUPTED && strstr(error.text, "2 timings"),
+          "stopped: %s", error.text);
+    breaks = true;
+    check(!bench_measure(&bench, &error) && strstr(error.text, "broken"), "a device that fails");
+    close_all(&bench);
+    breaks = false;
+    device.ceiling = NULL;
+    bench = (Bench){ .device = &device, .batch = 1, .runs = 3, .profile = true };
+    check(add(&bench, "q", &quick, &error) && bench_measure(&bench, &error) && bench.n_times == 3
+              && bench.n_ceilings == 0, "no ceiling: %s", error.text);
+    test_text(&(Bench){ .device = &device, .batch = 1, .n_plans = 2, .n_times = 3,
+                        .plans = { bench.plans[0], bench.plans[0] } });
+    close_all(&bench);
+}
+
+int main(void)
+{
+    Error error = { 0 };
+    Bench bench = { .device = &device, .batch = 2, .runs = 12, .profile = true, .tick = tick };
+    test_spread();
+    bool measured = add(&bench, "folder/quick.plan", &quick, &error)
+                 && add(&bench, "slow.plan", &slow, &error) && bench_measure(&bench, &error);
+    check(measured, "measured: %s", error.text);
+    if (measured) {
+        order[strlen(order) - 6] = 0; /* the profile's: three of each plan */
+        test_order(&bench);
+        test_numbers(&bench);
+        test_text(&bench);
+        test_json(&bench);
+    }
+    close_all(&bench);
+    test_failures();
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

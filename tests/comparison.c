@@ -224,6 +224,27 @@ Plan *case_plan(const Case *test, Outcome *outcome)
     return plan;
 }
 
+static char *replaced(char *text, const char *from, const char *to)
+{
+    char *result = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&result, &length);
+    const char *at = text;
+    for (const char *found; (found = strstr(at, from)); at = found + strlen(from))
+        fprintf(out, "%.*s%s", (int)(found - at), at, to);
+    fputs(at, out);
+    fclose(out);
+    free(text);
+    return result;
+}
+
+char *without_jumps(char *text)
+{
+    text = replaced(text, "relu(", "silu(");
+    text = replaced(text, "max_pool(", "avg_pool(");
+    return replaced(text, "channel_max(", "channel_mean(");
+}
+
 /* ---- the oracle's run ------------------------------------------------------------------------ */
 
 typedef struct {

@@ -54,6 +54,9 @@ Graph *case_graph(const Case *, Program, Compilation *, Outcome *);
  * Bytes and targets of bytes come as 0..255 and 0..1. */
 double source_value(const char *name, PlanRole role, PlanType type, int rank, const int64_t *dims,
                     bool parameter, uint64_t seed, int64_t index);
+/* A model's text with silu for relu and means for maxima, so that no rounding decides which way a
+ * gradient goes. Takes and gives what free() frees. */
+char *without_jumps(char *text);
 /* Writes random values of all inputs and targets of a program. */
 bool write_sources(Executor *, const PlanProgram *, int batch, uint64_t seed, Error *);
 /* Fills SLAB_PARAMETERS with random values. */

@@ -280,6 +280,7 @@ static void start_block(Launch *launch, int64_t index)
     block->index = index;
     block->number = launch->base + (uint32_t)index;
     block->threads = launch->given->threads;
+    block->shared_bytes = (unsigned)launch->given->shared_bytes;
     block->current = 0;
     block->arrived = block->ended = 0;
     block->first_time = ++block->time;

@@ -90,6 +90,7 @@ struct Block {
     void *host_stack;
     char *stacks;                      /* of the fibers */
     unsigned char *shared;
+    unsigned shared_bytes;             /* of this launch */
     Unit *units, *split_units;         /* a word of shared memory each; four a word */
 };
 

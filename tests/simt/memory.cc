@@ -12,6 +12,17 @@
 
 #include "machine.h"
 
+/* Most accesses are of 4 or 16 bytes. */
+static inline void copy_bytes(void *to, const void *from, unsigned bytes)
+{
+    if (bytes == 16)
+        memcpy(to, from, 16);
+    else if (bytes == 4)
+        memcpy(to, from, 4);
+    else
+        memcpy(to, from, bytes);
+}
+
 /* ---- global memory --------------------------------------------------------------------------- */
 
 static const int ADDRESS_BITS = 40;    /* of the addresses of one buffer */
@@ -47,7 +58,7 @@ static bool locate(const void *address, unsigned bytes, const char *what, const 
                 (long long)offset, (int)index, (long long)buffer->bytes);
         return false;
     }
-    if ((uint64_t)offset % bytes) {
+    if (offset & (bytes - 1)) {
         finding(site, "%s of %u bytes at byte %lld of buffer %d: not aligned", what, bytes,
                 (long long)offset, (int)index);
         return false;
@@ -139,7 +150,7 @@ static void load(void *value, const void *at, unsigned bytes, uint32_t flag, con
         return;
     }
     check_global_read(&place, bytes, flag, what, site);
-    memcpy(value, place.memory->data + place.at, bytes);
+    copy_bytes(value, place.memory->data + place.at, bytes);
 }
 
 extern "C" void simt_load_global(void *value, const void *at, unsigned bytes)
@@ -158,7 +169,7 @@ extern "C" void simt_store_global(void *at, const void *value, unsigned bytes)
     if (!locate(at, bytes, "store_global", CALL_SITE, &place))
         return;
     check_global_write(&place, bytes, "store_global", CALL_SITE);
-    memcpy(place.memory->data + place.at, value, bytes);
+    copy_bytes(place.memory->data + place.at, value, bytes);
 }
 
 /* ---- what a launch left out ------------------------------------------------------------------ */
@@ -238,6 +249,22 @@ static bool reads_are_before(const Unit *unit, int thread)
     return is_before(unit->reader, unit->read_time, unit->read_warp_time, thread);
 }
 
+/* The common case, in few instructions: written before the last barrier, and nobody else, or only
+ * somebody of this warp, has read it since. */
+static inline bool read_quickly(Unit *unit, int thread)
+{
+    uint32_t time = block->time, mine = warp_time(thread);
+    if (unit->in_flight || unit->write_time >= time || unit->write_time < block->first_time)
+        return false;
+    if (unit->read_time == time && unit->reader != thread)
+        return unit->reader == ALL_READ
+            || (unit->reader == (WARP_READS | thread / WARP) && unit->read_warp_time == mine);
+    unit->reader = (uint16_t)thread;
+    unit->read_time = time;
+    unit->read_warp_time = mine;
+    return true;
+}
+
 static void check_unit_read(Unit *unit, int thread, unsigned at, const void *site)
 {
     if (unit->write_time < block->first_time)
@@ -303,11 +330,10 @@ template <class Visit> static void each_unit(unsigned at, unsigned bytes, Visit 
 
 static bool is_inside(unsigned at, unsigned bytes, const char *what, const void *site)
 {
-    int64_t there = block->launch->given->shared_bytes;
-    if ((int64_t)at + bytes > there)
-        finding(site, "%s %u bytes at byte %u of shared memory, which has %lld", what, bytes, at,
-                (long long)there);
-    else if (at % bytes)
+    if (at > block->shared_bytes || bytes > block->shared_bytes - at)
+        finding(site, "%s %u bytes at byte %u of shared memory, which has %u", what, bytes, at,
+                block->shared_bytes);
+    else if (at & (bytes - 1))
         finding(site, "%s %u bytes at byte %u of shared memory: not aligned", what, bytes, at);
     else
         return true;
@@ -316,13 +342,15 @@ static bool is_inside(unsigned at, unsigned bytes, const char *what, const void 
 
 void read_shared(int thread, unsigned at, unsigned bytes, void *value, const void *site)
 {
-    memset(value, 0, bytes);
-    if (!is_inside(at, bytes, "reads", site))
+    if (!is_inside(at, bytes, "reads", site)) {
+        memset(value, 0, bytes);
         return;
-    each_unit(at, bytes, [&](Unit *unit, unsigned byte) {
-        check_unit_read(unit, thread, byte, site);
+    }
+    each_unit(at, bytes, [=](Unit *unit, unsigned byte) {
+        if (!read_quickly(unit, thread))
+            check_unit_read(unit, thread, byte, site);
     });
-    memcpy(value, block->shared + at, bytes);
+    copy_bytes(value, block->shared + at, bytes);
 }
 
 extern "C" void simt_load_shared(void *value, unsigned at, unsigned bytes)
@@ -338,7 +366,7 @@ extern "C" void simt_store_shared(unsigned at, const void *value, unsigned bytes
     each_unit(at, bytes, [&](Unit *unit, unsigned byte) {
         check_unit_write(unit, block->current, byte, site);
     });
-    memcpy(block->shared + at, value, bytes);
+    copy_bytes(block->shared + at, value, bytes);
 }
 
 /* ---- asynchronous copies --------------------------------------------------------------------- */

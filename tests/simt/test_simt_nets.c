@@ -51,30 +51,11 @@ static void judge(bool good, const char *target, const char *net, const char *wh
 
 /* ---- networks without jumps ------------------------------------------------------------------ */
 
-/* The text with every `from` in it made `to`. */
-static char *replaced(char *text, const char *from, const char *to)
-{
-    char *result = NULL;
-    size_t length = 0;
-    FILE *out = open_memstream(&result, &length);
-    const char *at = text;
-    for (const char *found; (found = strstr(at, from)); at = found + strlen(from))
-        fprintf(out, "%.*s%s", (int)(found - at), at, to);
-    fputs(at, out);
-    fclose(out);
-    free(text);
-    return result;
-}
-
 /* Copies of all models, without jumps, into a new folder. */
 static bool write_smooth(char folder[64])
 {
     static const char *const files[] = {"unet.seg", "resnet34_unet.seg", "resnet34.seg",
                                         "blocks.seg"};
-    static const char *const changes[][2] = {
-        {"relu(", "silu("}, {"global_max_pool(", "global_avg_pool("}, {"max_pool(", "avg_pool("},
-        {"channel_max(", "channel_mean("},
-    };
     snprintf(folder, 64, "/tmp/seg-smooth-XXXXXX");
     bool ok = mkdtemp(folder) != NULL;
     for (int i = 0; i < 4 && ok; i++) {
@@ -83,8 +64,8 @@ static bool write_smooth(char folder[64])
         snprintf(path, sizeof path, "models/%s", files[i]);
         char *text = file_read(path, &size, NULL);
         ok = text != NULL;
-        for (int k = 0; k < 4 && ok; k++)
-            text = replaced(text, changes[k][0], changes[k][1]);
+        if (ok)
+            text = without_jumps(text);
         snprintf(path, sizeof path, "%s/%s", folder, files[i]);
         FILE *out = fopen(path, "w");
         ok = ok && out && fputs(text, out) >= 0;

@@ -13,25 +13,26 @@ enum {
 #error "concat: more than 16 operands"
 #endif
 
-/* Lanes shift .. shift + 7 of low and high behind each other; 0 <= shift < 8. In three steps of
- * fixed distance, as registers cannot be indexed; by masks, because of a choice between elements of
- * an array the compiler makes an index. */
+/* Lanes SHIFT .. SHIFT + 7 of low and high behind each other. */
+template <int SHIFT> DEVICE v8 moved(v8 low, v8 high)
+{
+    v8 y;
+    EACH_LANE y.lane[i] = i + SHIFT < 8 ? low.lane[(i + SHIFT) % 8] : high.lane[(i + SHIFT) % 8];
+    return y;
+}
+/* 0 <= shift < 8; registers cannot be indexed. */
 DEVICE v8 shifted(v8 low, v8 high, int shift)
 {
-    unsigned x[16];
-    EACH_LANE {
-        x[i] = float_bits(low.lane[i]);
-        x[i + 8] = float_bits(high.lane[i]);
+    switch (shift) {
+    case 0: return low;
+    case 1: return moved<1>(low, high);
+    case 2: return moved<2>(low, high);
+    case 3: return moved<3>(low, high);
+    case 4: return moved<4>(low, high);
+    case 5: return moved<5>(low, high);
+    case 6: return moved<6>(low, high);
+    default: return moved<7>(low, high);
     }
-    UNROLL for (int step = 0; step < 3; step++) {
-        const int distance = 4 >> step;
-        unsigned moves = shift & distance ? ~0u : 0u;
-        UNROLL for (int i = 0; i < 16 - distance; i++)
-            x[i] = (x[i + distance] & moves) | (x[i] & ~moves);
-    }
-    v8 y;
-    EACH_LANE y.lane[i] = bits_float(x[i]);
-    return y;
 }
 
 typedef v8 ReadFunction(const Arguments *a, int n, int cb, int h, int w);

@@ -283,6 +283,21 @@ static int compare_rows(const void *a, const void *b, void *context)
     return order ? order : x->threads - y->threads;
 }
 
+/* In as many lines as it needs, broken behind a '/'. */
+static void print_legend(const char *legend, FILE *out)
+{
+    int column = fprintf(out, "  ");
+    while (*legend) {
+        int length = (int)strcspn(legend, "/");
+        length += legend[length] != 0;
+        if (column + length > LINE)
+            column = fprintf(out, "\n      ") - 1;
+        column += fprintf(out, "%.*s", length, legend);
+        legend += length;
+    }
+    fprintf(out, "\n");
+}
+
 static void print_head(const KernelTable *table, FILE *out)
 {
     fprintf(out, "%s; the work is a sample's, of a step with %d of them.\n",
@@ -292,7 +307,7 @@ static void print_head(const KernelTable *table, FILE *out)
             "for each architecture registers, bytes spilled (or only on the stack), blocks a multiprocessor\n"
             "and percent of its warps. Variants:\n");
     for (int i = 0; i < table->n_legends; i++)
-        fprintf(out, "  %s\n", table->legends[i]);
+        print_legend(table->legends[i], out);
 }
 
 static void print_target(const KernelTable *table, const char *target, FILE *out)

@@ -17,7 +17,7 @@ typedef struct {
     int threads;
     int64_t blocks, blocks_per_sample;
     int64_t shared_bytes;
-    int64_t merge_offset;            /* conv family: where in them finish_block may merge sums */
+    int64_t merge_offset;            /* where in them, or behind them, finish_block merges sums */
 } CudaLaunch;
 
 enum { MAX_CUDA_LAUNCHES = 8 };

@@ -141,11 +141,8 @@ PlanStep *add_launches(Lowering *l, const Emission *e, const char *template,
                                          arguments_text(arena, e), e->text.length ? e->text.text
                                                                                   : "");
         int64_t merging = (int64_t)launch->threads * 32 * sums; /* of finish_block in rows.h */
-        int64_t own = launch->shared_bytes, bytes = own + merging;
-        if (e->group && is_conv(e->group->anchor)) { /* it merges where its tiles were */
-            bytes = launch->merge_offset + merging;
-            bytes = own > bytes ? own : bytes;
-        }
+        int64_t own = launch->shared_bytes, bytes = launch->merge_offset + merging;
+        bytes = own > bytes ? own : bytes;
         list[i] = (PlanLaunch){
             .kernel = add_kernel(l, stem, front, tail, header), .threads = launch->threads,
             .blocks = launch->blocks, .blocks_per_sample = launch->blocks_per_sample,

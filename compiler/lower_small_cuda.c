@@ -303,13 +303,15 @@ int64_t lower_small_cuda(const char *name, int64_t *sizes, int n_sizes, bool bat
     }
     if (template->division == BY_PIXELS) {
         by_pixels(sizes, sizes[SIZE_P] * sizes[SIZE_Q], launch);
-        launch->shared_bytes = template->shared * WALK_THREADS;
-    } else if (template->division == BY_VECTORS)
+        launch->merge_offset = launch->shared_bytes = template->shared * WALK_THREADS;
+    } else if (template->division == BY_VECTORS) {
         launch->blocks_per_sample = divide_up(sizes[SIZE_K], 8 * WALK_THREADS);
-    else if (template->division == BY_WINDOWS)
+    } else if (template->division == BY_WINDOWS) {
         by_windows(sizes, launch);
-    else if (template->division == BY_WHOLE_PIXELS)
+    } else if (template->division == BY_WHOLE_PIXELS) {
         by_whole_pixels(sizes, template, launch);
+        launch->merge_offset = launch->shared_bytes;     /* its table is read until the end */
+    }
     if (!batched) {
         launch->blocks = launch->blocks_per_sample;
         launch->blocks_per_sample = 0;

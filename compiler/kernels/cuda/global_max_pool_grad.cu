@@ -116,6 +116,6 @@ ENTRY
         EACH_LANE value.lane[i] = best.pixel[i] == pixel ? dy.lane[i] : 0.0f;
         write_y(a, walk.n, walk.cb, pixel / s[SIZE_Q], pixel % s[SIZE_Q], value, &sums);
     }
-    finish_block(a, walk.n, walk.part, walk.cb, blocks, lanes, &sums, 64 * THREADS);
+    finish_block(a, walk.n, walk.part, walk.cb, blocks, lanes, &sums, 0);
 #endif
 }

@@ -203,7 +203,7 @@ ENTRY
         Range pixels = tile_pixels(s, tile);
         one_tile(a, n, cb, &pixels, &sums);
     }
-    finish_block(a, n, part, cb, blocks, lanes, &sums, TABLE);
+    finish_block(a, n, part, cb, blocks, lanes, &sums, 0);
 }
 
 #endif

@@ -100,6 +100,6 @@ ENTRY
     clear_y(&sums);
     if (thread < lanes && cb < blocks)
         write_y(a, n, cb, 0, 0, value, &sums);
-    finish_block(a, n, 0, cb, blocks, lanes, &sums, 32 * THREADS);
+    finish_block(a, n, 0, cb, blocks, lanes, &sums, 0);
 #endif
 }

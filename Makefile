@@ -105,10 +105,11 @@ $(B)/tests/simt/%: $(B)/obj/tests/simt/%.o $(SIMT_O) $(B)/support.a $(B)/compile
 	$(call say,LINK)$(CXX) $(LDFLAGS) -rdynamic -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
 
 # Stand-ins for CUDA's libraries.
-CUDA_STUBS := $(B)/cuda_stub/libcuda.so.1 $(B)/cuda_stub/libnvrtc.so.13
+CUDA_STUBS := $(addprefix $(B)/cuda_stub/,libcuda.so.1 libnvrtc.so.13 libcublas.so.13)
 $(filter $(B)/tests/cuda_stub/%,$(TESTS)): $(B)/obj/tests/cuda_stub/tiny.o | $(CUDA_STUBS)
 $(B)/cuda_stub/libcuda.so.1: tests/cuda_stub/stub_cuda.c tests/cuda_stub/stub_queue.c
 $(B)/cuda_stub/libnvrtc.so.13: tests/cuda_stub/stub_nvrtc.c
+$(B)/cuda_stub/libcublas.so.13: tests/cuda_stub/stub_cublas.c
 $(CUDA_STUBS): $(wildcard tests/cuda_stub/*.h)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(CPPFLAGS) -I. $(filter-out -MMD -MP,$(CFLAGS)) -fPIC -shared -o $@ \

@@ -233,6 +233,7 @@ static void close_cuda(Device *device)
         if (cuda->compute)
             cuda->driver.cuStreamSynchronize(cuda->compute);
         cuda_transfers_close(cuda);
+        cuda_blas_close(cuda);
         if (cuda->copy)
             cuda->driver.cuStreamDestroy_v2(cuda->copy);
         if (cuda->compute)

@@ -3,6 +3,7 @@
  *   device_cuda_libraries.c   the driver and NVRTC, loaded when a device is opened; which GPU
  *   device_cuda_build.c       kernels: text -> cubin -> function
  *   device_cuda_memory.c      slabs; transfers that overlap with kernels
+ *   device_cuda_matmul.c      products of matrices by cuBLAS
  *   device_cuda_run.c         programs, each recorded as a graph once and replayed
  *   device_cuda_tune.c        which launch of a step is the fastest
  *   device_cuda.c             opening, closing; what a failed call says
@@ -32,6 +33,19 @@ typedef struct {
 } Nvrtc;
 #undef NVRTC_FIELD
 
+#define CUBLAS_FIELD(name, parameters) cublasStatus_t (*name) parameters;
+typedef struct {
+    void *library;
+    char path[512];
+    cublasHandle_t handle;      /* NULL: not needed so far */
+    CUdeviceptr workspace;
+    const char *(*cublasGetStatusName)(cublasStatus_t);
+    CUBLAS_FUNCTIONS(CUBLAS_FIELD)
+} CudaBlas;
+#undef CUBLAS_FIELD
+
+/* A library of a CUDA toolkit by its name, from where they usually lie; path: as it was opened. */
+void *cuda_library_open(const char *name, char path[512]);
 bool cuda_driver_open(CudaDriver *, Error *);
 void cuda_driver_close(CudaDriver *);
 /* capability: 90 for 9.0. */
@@ -77,6 +91,7 @@ typedef struct {
     Device base;
     CudaDriver driver;
     Nvrtc nvrtc;
+    CudaBlas blas;
     KernelCache cache;
     CUdevice device;
     int capability;             /* 90: sm_90 */
@@ -132,7 +147,7 @@ typedef struct {
     const DeviceStep *steps;
     int64_t batch;
     bool once;
-    CUgraphExec exec;
+    CUgraphExec exec;           /* NULL: it ran once, without being recorded */
     uint64_t used;              /* when, in runs */
 } CudaGraph;
 
@@ -156,6 +171,14 @@ typedef struct {
 DeviceKernels *cuda_build(Device *, const PlanTarget *, const bool *needed, const char *file,
                           Error *);
 void cuda_unload(Device *, DeviceKernels *);
+
+/* ---- device_cuda_matmul.c -------------------------------------------------------------------- */
+
+bool cuda_blas_open(CudaDevice *, Error *);    /* once */
+void cuda_blas_close(CudaDevice *);
+bool cuda_is_matmul(const CudaKernels *, const PlanStep *);
+/* Queues a product. */
+bool cuda_matmul(CudaDevice *, const DeviceStep *, int64_t batch, Error *);
 
 /* ---- device_cuda_run.c ----------------------------------------------------------------------- */
 

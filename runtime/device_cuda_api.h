@@ -138,4 +138,27 @@ enum { NVRTC_SUCCESS = 0, NVRTC_ERROR_OUT_OF_MEMORY = 1, NVRTC_ERROR_COMPILATION
     F(nvrtcGetProgramLogSize, (nvrtcProgram program, size_t *bytes)) /* with its NUL */ \
     F(nvrtcGetProgramLog, (nvrtcProgram program, char *log))
 
+/* ---- cuBLAS ---------------------------------------------------------------------------------- */
+
+/* Source: cuBLAS reference, "cuBLAS Datatypes", "cuBLAS Helper Function", "cublasGemmEx". */
+typedef int cublasStatus_t;
+typedef struct cublasContext *cublasHandle_t;
+
+enum { CUBLAS_STATUS_SUCCESS = 0 };
+enum { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
+enum { CUDA_R_32F = 0, CUDA_R_16BF = 14 };
+enum { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_32F_FAST_TF32 = 77 };
+enum { CUBLAS_GEMM_DEFAULT = -1 };
+
+/* As above; all return a cublasStatus_t. Beside them cublasGetStatusName. From CUDA 11.4 on. */
+#define CUBLAS_FUNCTIONS(F) \
+    F(cublasCreate_v2, (cublasHandle_t *handle)) \
+    F(cublasDestroy_v2, (cublasHandle_t handle)) \
+    F(cublasSetStream_v2, (cublasHandle_t handle, CUstream stream)) \
+    F(cublasSetWorkspace_v2, (cublasHandle_t handle, void *workspace, size_t bytes)) \
+    F(cublasGemmEx, (cublasHandle_t handle, int transpose_a, int transpose_b, int m, int n, int k, \
+                     const void *alpha, const void *a, int a_type, int lda, const void *b, \
+                     int b_type, int ldb, const void *beta, void *c, int c_type, int ldc, \
+                     int compute_type, int algorithm))
+
 #endif

@@ -295,10 +295,20 @@ DeviceKernels *cuda_build(Device *device, const PlanTarget *target, const bool *
                                  .endings = { "cu", "cubin" }, .compile = compile,
                                  .context = &build } };
     CudaKernels *kernels = NULL;
+    bool *texts = malloc(((size_t)target->n_kernels + 1) * sizeof *texts), products = false;
+    for (int i = 0; texts && i < target->n_kernels; i++) {
+        bool product = strcmp(target->kernels[i].name, PLAN_MATMUL) == 0;
+        texts[i] = needed[i] && !product;
+        products = products || (needed[i] && product);
+    }
     choose_options(&build);
-    if (cuda_enter(cuda, error) && kernel_build_open(&build.kernels, needed, error)
-        && kernel_build_missing(&build.kernels, system_processors(), error))
+    if (!texts)
+        fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to build it", file);
+    else if (cuda_enter(cuda, error) && (!products || cuda_blas_open(cuda, error))
+             && kernel_build_open(&build.kernels, texts, error)
+             && kernel_build_missing(&build.kernels, system_processors(), error))
         kernels = load(&build, error);
+    free(texts);
     if (build.quote && device->options.say)
         device->options.say(device->options.context, build.quote);
     free(build.quote);

@@ -30,6 +30,21 @@ static void *open_library(const char *folder, const char *name, char path[512])
     return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 }
 
+void *cuda_library_open(const char *name, char path[512])
+{
+    static const char *const variables[] = { "CUDA_HOME", "CUDA_PATH" };
+    char folder[400];
+    void *library = open_library(given_folder(), name, path);
+    for (int i = 0; !given_folder() && !library && i < 2; i++) {
+        const char *toolkit = getenv(variables[i]);
+        snprintf(folder, sizeof folder, "%s/lib64", toolkit ? toolkit : "");
+        library = toolkit && *toolkit ? open_library(folder, name, path) : NULL;
+    }
+    if (!given_folder() && !library)
+        library = open_library("/usr/local/cuda/lib64", name, path);
+    return library;
+}
+
 /* ---- the driver ------------------------------------------------------------------------------ */
 
 static bool find_driver_functions(CudaDriver *driver, Error *error)
@@ -84,7 +99,6 @@ bool cuda_driver_open(CudaDriver *driver, Error *error)
                     "no NVIDIA driver: there is no libcuda.so.1");
     if (!find_driver_functions(driver, error))
         return false;
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0); /* nothing may be loaded while a graph is recorded */
     CUresult result = driver->cuInit(0);
     if (result != CUDA_SUCCESS)
         return init_failed(driver, result, error);

@@ -50,6 +50,10 @@ static void pack_arguments(const DeviceStep *step, int64_t batch, char *at)
 bool cuda_launch(CudaDevice *cuda, const CudaKernels *kernels, const DeviceStep *step, int index,
                  int64_t batch, Error *error)
 {
+    if (cuda_is_matmul(kernels, step->plan))
+        return cuda_matmul(cuda, step, batch, error)
+            && (cuda->debug < DEBUG_WAIT
+                || CUDA_CALL(cuda, error, cuStreamSynchronize, cuda->compute));
     const PlanLaunch *launch = &step->plan->launches[index];
     const CudaKernel *kernel = &kernels->kernels[launch->kernel];
     _Alignas(16) char arguments[PLAN_CUDA_ARGUMENTS + 16] = { 0 };
@@ -96,7 +100,7 @@ static bool no_launch(const CudaDevice *cuda, const CudaKernels *kernels, const 
 bool cuda_choose(const CudaDevice *cuda, const CudaKernels *kernels, const PlanStep *step,
                  int64_t batch, int *chosen, Error *error)
 {
-    *chosen = cuda_winner(cuda, kernels, step, batch);
+    *chosen = cuda_is_matmul(kernels, step) ? 0 : cuda_winner(cuda, kernels, step, batch);
     for (int i = 0; i < step->n_launches && *chosen < 0; i++)
         if (cuda_can_launch(cuda, kernels, &step->launches[i]))
             *chosen = i;
@@ -127,95 +131,6 @@ static const int *choice_of(const CudaDevice *cuda, const DeviceRun *run, Error 
         }
     choices[kernels->n_choices++] = (CudaChoice){ run->steps, run->batch, launches };
     return launches;
-}
-
-/* ---- graphs ---------------------------------------------------------------------------------- */
-
-void cuda_forget_graphs(CudaDevice *cuda, CudaKernels *kernels)
-{
-    for (int i = 0; i < kernels->n_graphs; i++)
-        cuda->driver.cuGraphExecDestroy(kernels->graphs[i].exec);
-    for (int i = 0; i < kernels->n_choices; i++)
-        free(kernels->choices[i].launches);
-    free(kernels->choices);
-    kernels->choices = NULL;
-    kernels->n_graphs = kernels->n_choices = 0;
-}
-
-static CudaGraph *find_graph(CudaKernels *kernels, const DeviceRun *run)
-{
-    for (int i = 0; i < kernels->n_graphs; i++) {
-        CudaGraph *graph = &kernels->graphs[i];
-        if (graph->steps == run->steps && graph->batch == run->batch && graph->once == run->once)
-            return graph;
-    }
-    return NULL;
-}
-
-/* A place for one more; the graph that was not used for longest goes. NULL after an error. */
-static CudaGraph *place_for_graph(CudaDevice *cuda, CudaKernels *kernels, Error *error)
-{
-    if (kernels->n_graphs < CUDA_GRAPHS)
-        return &kernels->graphs[kernels->n_graphs];
-    CudaGraph *oldest = &kernels->graphs[0];
-    for (int i = 1; i < CUDA_GRAPHS; i++)
-        if (kernels->graphs[i].used < oldest->used)
-            oldest = &kernels->graphs[i];
-    if (!CUDA_CALL(cuda, error, cuStreamSynchronize, cuda->compute))
-        return NULL;
-    cuda->driver.cuGraphExecDestroy(oldest->exec);
-    *oldest = kernels->graphs[--kernels->n_graphs];
-    return &kernels->graphs[kernels->n_graphs];
-}
-
-static bool record(CudaDevice *cuda, const DeviceRun *run, const int *launches, CUgraph *graph,
-                   Error *error)
-{
-    if (!CUDA_CALL(cuda, error, cuStreamBeginCapture_v2, cuda->compute,
-                   CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
-        return false;
-    bool queued = true;
-    for (int i = 0; i < run->n_steps && queued; i++)
-        if (is_due(run, i))
-            queued = cuda_launch(cuda, kernels_of(run), &run->steps[i], launches[i], run->batch,
-                                 error);
-    Error ending = { 0 };
-    bool ended = CUDA_CALL(cuda, &ending, cuStreamEndCapture, cuda->compute, graph);
-    if (queued && !ended && error)
-        *error = ending;
-    return queued && ended;
-}
-
-static CudaGraph *make_graph(CudaDevice *cuda, const DeviceRun *run, Error *error)
-{
-    CudaKernels *kernels = kernels_of(run);
-    const int *launches = choice_of(cuda, run, error);
-    CudaGraph *place = launches ? place_for_graph(cuda, kernels, error) : NULL;
-    CUgraph graph = NULL;
-    if (!place)
-        return NULL;
-    CUgraphExec exec = NULL;
-    bool made = record(cuda, run, launches, &graph, error)
-             && CUDA_CALL(cuda, error, cuGraphInstantiateWithFlags, &exec, graph, 0);
-    if (graph)
-        cuda->driver.cuGraphDestroy(graph);
-    if (!made)
-        return NULL;
-    kernels->n_graphs++;
-    *place = (CudaGraph){ run->steps, run->batch, run->once, exec, 0 };
-    return place;
-}
-
-static bool run_graph(CudaDevice *cuda, const DeviceRun *run, Error *error)
-{
-    CudaKernels *kernels = kernels_of(run);
-    CudaGraph *graph = find_graph(kernels, run);
-    if (!graph)
-        graph = make_graph(cuda, run, error);
-    if (!graph)
-        return false;
-    graph->used = ++kernels->runs;
-    return CUDA_CALL(cuda, error, cuGraphLaunch, graph->exec, cuda->compute);
 }
 
 /* ---- step by step ---------------------------------------------------------------------------- */
@@ -265,6 +180,105 @@ static bool run_steps(CudaDevice *cuda, const DeviceRun *run, Error *error)
     }
     return true;
 }
+
+/* ---- graphs ---------------------------------------------------------------------------------- */
+
+void cuda_forget_graphs(CudaDevice *cuda, CudaKernels *kernels)
+{
+    for (int i = 0; i < kernels->n_graphs; i++)
+        if (kernels->graphs[i].exec)
+            cuda->driver.cuGraphExecDestroy(kernels->graphs[i].exec);
+    for (int i = 0; i < kernels->n_choices; i++)
+        free(kernels->choices[i].launches);
+    free(kernels->choices);
+    kernels->choices = NULL;
+    kernels->n_graphs = kernels->n_choices = 0;
+}
+
+static bool uses_matmul(const DeviceRun *run)
+{
+    for (int i = 0; i < run->n_steps; i++)
+        if (is_due(run, i) && cuda_is_matmul(kernels_of(run), run->steps[i].plan))
+            return true;
+    return false;
+}
+
+static CudaGraph *find_graph(CudaKernels *kernels, const DeviceRun *run)
+{
+    for (int i = 0; i < kernels->n_graphs; i++) {
+        CudaGraph *graph = &kernels->graphs[i];
+        if (graph->steps == run->steps && graph->batch == run->batch && graph->once == run->once)
+            return graph;
+    }
+    return NULL;
+}
+
+/* A place for one more; the graph that was not used for longest goes. NULL after an error. */
+static CudaGraph *place_for_graph(CudaDevice *cuda, CudaKernels *kernels, Error *error)
+{
+    if (kernels->n_graphs < CUDA_GRAPHS)
+        return &kernels->graphs[kernels->n_graphs];
+    CudaGraph *oldest = &kernels->graphs[0];
+    for (int i = 1; i < CUDA_GRAPHS; i++)
+        if (kernels->graphs[i].used < oldest->used)
+            oldest = &kernels->graphs[i];
+    if (!CUDA_CALL(cuda, error, cuStreamSynchronize, cuda->compute))
+        return NULL;
+    if (oldest->exec)
+        cuda->driver.cuGraphExecDestroy(oldest->exec);
+    *oldest = kernels->graphs[--kernels->n_graphs];
+    return &kernels->graphs[kernels->n_graphs];
+}
+
+static bool record(CudaDevice *cuda, const DeviceRun *run, const int *launches, CUgraph *graph,
+                   Error *error)
+{
+    if (!CUDA_CALL(cuda, error, cuStreamBeginCapture_v2, cuda->compute,
+                   CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+        return false;
+    bool queued = true;
+    for (int i = 0; i < run->n_steps && queued; i++)
+        if (is_due(run, i))
+            queued = cuda_launch(cuda, kernels_of(run), &run->steps[i], launches[i], run->batch,
+                                 error);
+    Error ending = { 0 };
+    bool ended = CUDA_CALL(cuda, &ending, cuStreamEndCapture, cuda->compute, graph);
+    if (queued && !ended && error)
+        *error = ending;
+    return queued && ended;
+}
+
+static bool make_graph(CudaDevice *cuda, const DeviceRun *run, CUgraphExec *exec, Error *error)
+{
+    const int *launches = choice_of(cuda, run, error);
+    CUgraph graph = NULL;
+    bool made = launches && record(cuda, run, launches, &graph, error)
+             && CUDA_CALL(cuda, error, cuGraphInstantiateWithFlags, exec, graph, 0);
+    if (graph)
+        cuda->driver.cuGraphDestroy(graph);
+    return made;
+}
+
+static bool run_graph(CudaDevice *cuda, const DeviceRun *run, Error *error)
+{
+    CudaKernels *kernels = kernels_of(run);
+    CudaGraph *graph = find_graph(kernels, run);
+    if (!graph) {
+        graph = place_for_graph(cuda, kernels, error);
+        if (!graph)
+            return false;
+        *graph = (CudaGraph){ .steps = run->steps, .batch = run->batch, .once = run->once };
+        kernels->n_graphs++;
+        /* cuBLAS chooses and loads its kernels when it is first called with these sizes. */
+        if (uses_matmul(run))
+            return run_steps(cuda, run, error);
+    }
+    graph->used = ++kernels->runs;
+    return (graph->exec || make_graph(cuda, run, &graph->exec, error))
+        && CUDA_CALL(cuda, error, cuGraphLaunch, graph->exec, cuda->compute);
+}
+
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 bool cuda_run(Device *device, const DeviceRun *run, Error *error)
 {

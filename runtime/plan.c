@@ -13,8 +13,6 @@
  * that whoever runs a plan never looks at an offset again; the C in it is another matter (see
  * device_host.c).
  */
-#include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,213 +21,19 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "run.h"
+#include "plan_reader.h"
 
-enum { HEAD_BYTES = 32, MAX_LIST = 4096, MAX_NAME = 4096 };
+enum { MAX_LIST = 4096 };
 /* Of all kernels' texts in a target. */
 static const int64_t MAX_TEXT_BYTES = (int64_t)256 << 20;
-
 /* Of CUDA launches; a device may have less. */
 enum { MAX_LAUNCHES = 64, MAX_THREADS = 1024, MAX_SHARED = 1 << 20 };
-/* Of a slab; times a batch it still fits 63 bits. */
-static const int64_t MAX_BYTES = (int64_t)1 << 44;
-
-typedef struct Block Block;
-struct Block { Block *next; max_align_t data[]; };
-typedef struct { Plan plan; Block *blocks; } PlanMemory;
-
-typedef struct {
-    const unsigned char *bytes;
-    size_t at, end;             /* end of the innermost record */
-    const char *path;
-    char place[320];            /* "program 'train', step 12", for messages */
-    bool failed;                /* from then on everything reads as zero */
-    Error *error;
-    PlanMemory *memory;
-} Reader;
-
-/* ---- failing, allocating --------------------------------------------------------------------- */
-
-static const char again[] =
-    "the file is damaged: compile the model again with segc, or copy it again";
-
-/* Keeps the first error. */
-static void __attribute__((format(printf, 2, 3))) wrong(Reader *reader, const char *format, ...)
-{
-    if (reader->failed)
-        return;
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    reader->failed = true;
-    fail(reader->error, EXIT_USER, again, "%s: %s, before byte %zu: %s", reader->path,
-         reader->place, HEAD_BYTES + reader->at, text);
-}
-
-static void __attribute__((format(printf, 2, 3))) set_place(Reader *reader, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(reader->place, sizeof reader->place, format, arguments);
-    va_end(arguments);
-}
-
-static void *allocate(Reader *reader, size_t count, size_t size)
-{
-    static const char nothing[1];
-    Block *block = reader->failed ? NULL : calloc(1, sizeof *block + (count ? count : 1) * size);
-    if (!block) {
-        if (!reader->failed)
-            fail(reader->error, EXIT_ENVIRONMENT, "", "%s: not enough memory to read it",
-                 reader->path);
-        reader->failed = true;
-        return (void *)nothing; /* never written: whoever reads on sees `failed` or a count of 0 */
-    }
-    block->next = reader->memory->blocks;
-    reader->memory->blocks = block;
-    return block->data;
-}
-
-/* ---- fields ---------------------------------------------------------------------------------- */
-
-static uint64_t read_bytes(Reader *reader, size_t n)
-{
-    if (reader->failed || reader->end - reader->at < n) {
-        wrong(reader, "the record ends too early");
-        return 0;
-    }
-    uint64_t value = 0;
-    for (size_t i = 0; i < n; i++)
-        value |= (uint64_t)reader->bytes[reader->at + i] << (8 * i);
-    reader->at += n;
-    return value;
-}
-
-static uint32_t read_u32(Reader *reader) { return (uint32_t)read_bytes(reader, 4); }
-static int64_t read_i64(Reader *reader) { return (int64_t)read_bytes(reader, 8); }
-
-static bool read_bool(Reader *reader)
-{
-    uint64_t value = read_bytes(reader, 1);
-    if (value > 1)
-        wrong(reader, "a yes-or-no field is %u", (unsigned)value);
-    return value == 1;
-}
-
-static int read_enum(Reader *reader, int count, const char *what)
-{
-    uint64_t value = read_bytes(reader, 1);
-    if (value >= (uint64_t)count)
-        wrong(reader, "unknown %s %u", what, (unsigned)value);
-    return reader->failed ? 0 : (int)value;
-}
-
-static double read_f64(Reader *reader, const char *what)
-{
-    uint64_t bits = read_bytes(reader, 8);
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    if (!isfinite(value)) {
-        wrong(reader, "%s is not a finite number", what);
-        return 0;
-    }
-    return value;
-}
-
-static int64_t read_size(Reader *reader, const char *what)
-{
-    int64_t value = read_i64(reader);
-    if (value < 0 || value > MAX_BYTES) {
-        wrong(reader, "%s is %lld", what, (long long)value);
-        return 0;
-    }
-    return value;
-}
-
-/* Texts may hold lines and tabs; names nothing below a space. */
-static char *read_string(Reader *reader, const char *what, bool is_name)
-{
-    uint32_t length = read_u32(reader);
-    if (reader->end - reader->at < length || (is_name && length > MAX_NAME)) {
-        wrong(reader, "the %s has an impossible length of %u bytes", what, length);
-        length = 0;
-    }
-    char *text = allocate(reader, (size_t)length + 1, 1);
-    if (reader->failed)
-        return text;
-    memcpy(text, reader->bytes + reader->at, length);
-    for (uint32_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if ((c < ' ' && (is_name || !strchr("\t\n\r\f", c) || c == 0)) || c == 0x7f)
-            wrong(reader, "the %s holds a control character", what);
-    }
-    reader->at += length;
-    return text;
-}
-
-static char *read_name(Reader *reader, const char *what)
-{
-    char *name = read_string(reader, what, true);
-    if (!*name)
-        wrong(reader, "the %s is empty", what);
-    return name;
-}
-
-#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789"
-
-static char *read_word(Reader *reader, const char *what, const char *letters)
-{
-    char *name = read_name(reader, what);
-    size_t length = strlen(name);
-    if (length > 200 || strspn(name, letters) != length || (*name >= '0' && *name <= '9'))
-        wrong(reader, "the %s '%s' is no identifier", what, name);
-    return name;
-}
-
-/* A word that may be a C function's or a file's name. */
-static char *read_identifier(Reader *reader, const char *what)
-{
-    return read_word(reader, what, LETTERS);
-}
-
-/* `least`: bytes that each element takes at least, so that a wrong count cannot ask for memory that
- * the file could not fill. */
-static int read_count(Reader *reader, const char *what, size_t least, uint32_t most)
-{
-    uint32_t count = read_u32(reader);
-    if (count > most || count > (reader->end - reader->at) / least) {
-        wrong(reader, "impossible number of %s: %u", what, count);
-        return 0;
-    }
-    return (int)count;
-}
-
-/* Enters a record; gives the end of the one around it for leave_record. */
-static size_t enter_record(Reader *reader)
-{
-    size_t outer = reader->end;
-    uint64_t length = read_bytes(reader, 8);
-    if (length > reader->end - reader->at)
-        wrong(reader, "the record is longer than what is left of the file");
-    else
-        reader->end = reader->at + length;
-    return outer;
-}
-
-static void leave_record(Reader *reader, size_t outer)
-{
-    if (reader->at != reader->end)
-        wrong(reader, "the record is %zu bytes too long", reader->end - reader->at);
-    reader->end = outer;
-}
 
 /* The product of dims and `bytes`; -1 where one is not positive or the product is too large. */
 static int64_t dims_bytes(const int64_t *dims, int rank, int64_t bytes)
 {
     for (int i = 0; i < rank; i++) {
-        if (dims[i] < 1 || dims[i] > MAX_BYTES / bytes)
+        if (dims[i] < 1 || dims[i] > PLAN_MAX_BYTES / bytes)
             return -1;
         bytes *= dims[i];
     }
@@ -250,7 +54,7 @@ static void check_unique(Reader *reader, char **names, int n, const char *what)
     qsort(names, (size_t)n, sizeof *names, by_text);
     for (int i = 1; i < n; i++)
         if (strcmp(names[i - 1], names[i]) == 0)
-            wrong(reader, "two %s are named '%s'", what, names[i]);
+            reader_wrong(reader, "two %s are named '%s'", what, names[i]);
 }
 
 typedef struct { const PlanParameter *parameter; int64_t begin, end; } Range;
@@ -264,8 +68,8 @@ static int by_begin(const void *a, const void *b)
 static void check_parameters(Reader *reader, const Plan *plan)
 {
     size_t n = (size_t)plan->n_parameters;
-    Range *ranges = allocate(reader, n, sizeof *ranges);
-    char **names = allocate(reader, n, sizeof *names);
+    Range *ranges = reader_allocate(reader, n, sizeof *ranges);
+    char **names = reader_allocate(reader, n, sizeof *names);
     if (reader->failed)
         return;
     for (size_t i = 0; i < n; i++) {
@@ -278,8 +82,8 @@ static void check_parameters(Reader *reader, const Plan *plan)
     qsort(ranges, n, sizeof *ranges, by_begin);
     for (size_t i = 1; i < n; i++)
         if (ranges[i - 1].end > ranges[i].begin)
-            wrong(reader, "the parameters '%s' and '%s' overlap", ranges[i - 1].parameter->name,
-                  ranges[i].parameter->name);
+            reader_wrong(reader, "the parameters '%s' and '%s' overlap",
+                         ranges[i - 1].parameter->name, ranges[i].parameter->name);
 }
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -290,7 +94,7 @@ static void read_parameter(Reader *reader, const Plan *plan, PlanParameter *p)
     p->name = read_name(reader, "name");
     p->rank = (int)read_u32(reader);
     if (p->rank < 0 || p->rank > 4) {
-        wrong(reader, "'%s' has rank %d", p->name, p->rank);
+        reader_wrong(reader, "'%s' has rank %d", p->name, p->rank);
         p->rank = 0;
     }
     for (int i = 0; i < p->rank; i++)
@@ -304,14 +108,15 @@ static void read_parameter(Reader *reader, const Plan *plan, PlanParameter *p)
     int64_t low = p->trainable ? 0 : plan->trainable_bytes;
     int64_t high = p->trainable ? plan->trainable_bytes : plan->parameter_bytes;
     if (bytes < 0)
-        wrong(reader, "'%s' has an impossible shape", p->name);
+        reader_wrong(reader, "'%s' has an impossible shape", p->name);
     else if (p->offset % PLAN_ALIGN || p->offset < low || p->offset > high
              || bytes > high - p->offset)
-        wrong(reader,
-              "'%s' (%lld bytes at %lld) lies outside bytes %lld to %lld of the parameters, or "
-              "not at a multiple of %d",
-              p->name, (long long)bytes, (long long)p->offset, (long long)low, (long long)high,
-              PLAN_ALIGN);
+        reader_wrong(reader,
+                     "'%s' (%lld bytes at %lld) lies outside bytes %lld to %lld of the "
+                     "parameters, or not at a multiple of %d",
+                     p->name, (long long)bytes, (long long)p->offset, (long long)low,
+                     (long long)high,
+                     PLAN_ALIGN);
 }
 
 /* Where buffers may lie in a program. */
@@ -327,12 +132,12 @@ static void read_buffer(Reader *reader, const Slabs *slabs, PlanBuffer *buffer)
     int64_t slab = slabs->bytes[buffer->slab];
     if (buffer->offset < 0 || buffer->bytes < 0 || buffer->offset > slab
         || buffer->bytes > slab - buffer->offset)
-        wrong(reader, "a buffer (%lld bytes at %lld) lies outside the %lld bytes of the %s",
-              (long long)buffer->bytes, (long long)buffer->offset, (long long)slab,
-              names[buffer->slab]);
+        reader_wrong(reader, "a buffer (%lld bytes at %lld) lies outside the %lld bytes of the %s",
+                     (long long)buffer->bytes, (long long)buffer->offset, (long long)slab,
+                     names[buffer->slab]);
     else if (buffer->offset % PLAN_ALIGN)
-        wrong(reader, "a buffer lies at %lld, no multiple of %d", (long long)buffer->offset,
-              PLAN_ALIGN);
+        reader_wrong(reader, "a buffer lies at %lld, no multiple of %d", (long long)buffer->offset,
+                     PLAN_ALIGN);
 }
 
 static void read_tensor(Reader *reader, const Slabs *slabs, PlanTensor *tensor)
@@ -348,19 +153,19 @@ static void read_tensor(Reader *reader, const Slabs *slabs, PlanTensor *tensor)
     leave_record(reader, outer);
     int64_t bytes = dims_bytes(tensor->dims, 3, tensor->type == PLAN_U8 ? 1 : sizeof(float));
     if (bytes < 0 || bytes > tensor->buffer.bytes)
-        wrong(reader, "'%s': its shape does not fit its %lld bytes", tensor->name,
-              (long long)tensor->buffer.bytes);
+        reader_wrong(reader, "'%s': its shape does not fit its %lld bytes", tensor->name,
+                     (long long)tensor->buffer.bytes);
     else if (tensor->batched != (tensor->buffer.slab == SLAB_ACTIVATIONS))
-        wrong(reader, "'%s' lies in the wrong slab", tensor->name);
+        reader_wrong(reader, "'%s' lies in the wrong slab", tensor->name);
 }
 
 /* A kernel that may be called. */
 static int check_kernel(Reader *reader, const PlanTarget *target, uint32_t kernel)
 {
     if (kernel >= (uint32_t)target->n_kernels)
-        wrong(reader, "kernel %u of %d", kernel, target->n_kernels);
+        reader_wrong(reader, "kernel %u of %d", kernel, target->n_kernels);
     else if (plan_kernel_is_library(&target->kernels[kernel]))
-        wrong(reader, "'%s' cannot be run", target->kernels[kernel].name);
+        reader_wrong(reader, "'%s' cannot be run", target->kernels[kernel].name);
     return reader->failed ? 0 : (int)kernel;
 }
 
@@ -373,14 +178,49 @@ static void read_launch(Reader *reader, const PlanTarget *target, PlanLaunch *la
     launch->shared_bytes = read_size(reader, "the shared memory");
     launch->threads = (int)threads;
     if (threads < 1 || threads > MAX_THREADS)
-        wrong(reader, "a launch has %u threads a block", threads);
+        reader_wrong(reader, "a launch has %u threads a block", threads);
     else if (launch->blocks > INT32_MAX || launch->blocks_per_sample > INT32_MAX
              || launch->blocks + launch->blocks_per_sample == 0)
-        wrong(reader, "a launch has %lld blocks and %lld a sample", (long long)launch->blocks,
-              (long long)launch->blocks_per_sample);
+        reader_wrong(reader, "a launch has %lld blocks and %lld a sample",
+                     (long long)launch->blocks, (long long)launch->blocks_per_sample);
     else if (launch->shared_bytes > MAX_SHARED)
-        wrong(reader, "a launch has %lld bytes of shared memory",
-              (long long)launch->shared_bytes);
+        reader_wrong(reader, "a launch has %lld bytes of shared memory",
+                     (long long)launch->shared_bytes);
+}
+
+/* Whether a matrix lies within a buffer, whatever the batch. Of rows and columns [0] are fixed and
+ * [1] go with each sample. */
+static bool matrix_fits(const PlanBuffer *buffer, const int64_t rows[2], const int64_t columns[2],
+                        int64_t element_bytes)
+{
+    bool grows = rows[1] > 0 || columns[1] > 0;
+    if (grows && (buffer->slab != SLAB_ACTIVATIONS || (rows[1] > 0 && columns[1] > 0)))
+        return false;
+    int64_t all_rows = rows[0] + rows[1], all_columns = columns[0] + columns[1];
+    return all_rows > 0 && all_columns > 0
+        && all_rows <= buffer->bytes / element_bytes / all_columns;
+}
+
+/* A product of matrices: see PLAN_MATMUL. */
+static void check_matmul(Reader *reader, const PlanTarget *target, const PlanStep *step)
+{
+    const int64_t *s = step->sizes;
+    bool complete = step->n_launches == 0 && step->n_buffers == 3 && step->n_scalars == 0
+                 && step->n_sizes == MATMUL_SIZES;
+    for (int i = 0; complete && i < MATMUL_SIZES; i++)
+        complete = s[i] >= 0 && s[i] <= (i < MATMUL_A_TRANSPOSED ? INT32_MAX : 1);
+    if (!complete) {
+        reader_wrong(reader, "it is no product of matrices");
+        return;
+    }
+    int64_t element = strcmp(target->name, "cuda-bf16") == 0 ? 2 : 4;
+    const int64_t rows[] = { s[MATMUL_ROWS], s[MATMUL_ROWS_PER_SAMPLE] };
+    const int64_t depth[] = { s[MATMUL_DEPTH], s[MATMUL_DEPTH_PER_SAMPLE] };
+    const int64_t columns[] = { s[MATMUL_COLUMNS], 0 };
+    if (!matrix_fits(&step->buffers[0], rows, depth, element)
+        || !matrix_fits(&step->buffers[1], depth, columns, element)
+        || !matrix_fits(&step->buffers[2], rows, columns, s[MATMUL_FLOAT_RESULT] ? 4 : element))
+        reader_wrong(reader, "a matrix lies outside its buffer");
 }
 
 /* What only CUDA steps have, and what holds for those. */
@@ -388,23 +228,27 @@ static void read_launches(Reader *reader, const PlanTarget *target, PlanStep *st
 {
     bool cuda = strncmp(target->name, "cuda-", 5) == 0;
     step->n_launches = read_count(reader, "launches", 32, MAX_LAUNCHES);
-    step->launches = allocate(reader, (size_t)step->n_launches, sizeof *step->launches);
+    step->launches = reader_allocate(reader, (size_t)step->n_launches, sizeof *step->launches);
     for (int i = 0; i < step->n_launches && !reader->failed; i++)
         read_launch(reader, target, &step->launches[i]);
     if (reader->failed)
         return;
+    if (cuda && strcmp(target->kernels[step->kernel].name, PLAN_MATMUL) == 0) {
+        check_matmul(reader, target, step);
+        return;
+    }
     if ((step->n_launches > 0) != cuda)
-        wrong(reader, "a step of the target '%s' has %d launches", target->name,
-              step->n_launches);
+        reader_wrong(reader, "a step of the target '%s' has %d launches", target->name,
+                     step->n_launches);
     else if (cuda && step->launches[0].kernel != step->kernel)
-        wrong(reader, "its kernel is %d, its first launch's %d", step->kernel,
-              step->launches[0].kernel);
+        reader_wrong(reader, "its kernel is %d, its first launch's %d", step->kernel,
+                     step->launches[0].kernel);
     else if (cuda && plan_arguments_bytes(step) > PLAN_CUDA_ARGUMENTS)
-        wrong(reader, "it has %lld bytes of arguments, %d can be given",
-              (long long)plan_arguments_bytes(step), PLAN_CUDA_ARGUMENTS);
+        reader_wrong(reader, "it has %lld bytes of arguments, %d can be given",
+                     (long long)plan_arguments_bytes(step), PLAN_CUDA_ARGUMENTS);
     for (int i = 0; cuda && i < step->n_sizes; i++)
         if (step->sizes[i] < INT32_MIN || step->sizes[i] > INT32_MAX)
-            wrong(reader, "the size %lld does not fit 32 bits", (long long)step->sizes[i]);
+            reader_wrong(reader, "the size %lld does not fit 32 bits", (long long)step->sizes[i]);
 }
 
 static void read_step(Reader *reader, const PlanTarget *target, const PlanProgram *program,
@@ -414,15 +258,15 @@ static void read_step(Reader *reader, const PlanTarget *target, const PlanProgra
     step->kernel = check_kernel(reader, target, read_u32(reader));
     step->label = read_string(reader, "label", true);
     step->n_buffers = read_count(reader, "buffers", 17, MAX_LIST);
-    step->buffers = allocate(reader, (size_t)step->n_buffers, sizeof *step->buffers);
+    step->buffers = reader_allocate(reader, (size_t)step->n_buffers, sizeof *step->buffers);
     for (int i = 0; i < step->n_buffers && !reader->failed; i++)
         read_buffer(reader, slabs, &step->buffers[i]);
     step->n_sizes = read_count(reader, "sizes", 8, MAX_LIST);
-    step->sizes = allocate(reader, (size_t)step->n_sizes, sizeof *step->sizes);
+    step->sizes = reader_allocate(reader, (size_t)step->n_sizes, sizeof *step->sizes);
     for (int i = 0; i < step->n_sizes && !reader->failed; i++)
         step->sizes[i] = read_i64(reader);
     step->n_scalars = read_count(reader, "scalars", 8, MAX_LIST);
-    step->scalars = allocate(reader, (size_t)step->n_scalars, sizeof *step->scalars);
+    step->scalars = reader_allocate(reader, (size_t)step->n_scalars, sizeof *step->scalars);
     for (int i = 0; i < step->n_scalars && !reader->failed; i++)
         step->scalars[i] = read_f64(reader, "a scalar");
     step->once = read_bool(reader);
@@ -434,14 +278,14 @@ static void read_step(Reader *reader, const PlanTarget *target, const PlanProgra
     step->bytes_per_sample = read_f64(reader, "the traffic");
     leave_record(reader, outer);
     if (step->scratch > program->scratch_bytes)
-        wrong(reader, "it needs %lld bytes of scratch memory, the program has %lld",
-              (long long)step->scratch, (long long)program->scratch_bytes);
+        reader_wrong(reader, "it needs %lld bytes of scratch memory, the program has %lld",
+                     (long long)step->scratch, (long long)program->scratch_bytes);
 }
 
 /* What a caller writes, and what it reads, go by name. */
 static void check_tensor_names(Reader *reader, const PlanProgram *program)
 {
-    char **names = allocate(reader, (size_t)program->n_tensors, sizeof *names);
+    char **names = reader_allocate(reader, (size_t)program->n_tensors, sizeof *names);
     for (int results = 0; results < 2 && !reader->failed; results++) {
         int n = 0;
         for (int i = 0; i < program->n_tensors; i++) {
@@ -469,20 +313,21 @@ static void read_program(Reader *reader, const Plan *plan, const PlanTarget *tar
                       [SLAB_FIXED] = program->fixed_bytes,
                       [SLAB_ACTIVATIONS] = program->sample_bytes } };
     program->n_tensors = read_count(reader, "tensors", 8, INT32_MAX);
-    program->tensors = allocate(reader, (size_t)program->n_tensors, sizeof *program->tensors);
+    program->tensors =
+        reader_allocate(reader, (size_t)program->n_tensors, sizeof *program->tensors);
     for (int i = 0; i < program->n_tensors && !reader->failed; i++) {
-        set_place(reader, "program '%s', tensor %d", program->name, i);
+        reader_place(reader, "program '%s', tensor %d", program->name, i);
         read_tensor(reader, &slabs, &program->tensors[i]);
     }
-    set_place(reader, "program '%s'", program->name);
+    reader_place(reader, "program '%s'", program->name);
     check_tensor_names(reader, program);
     program->n_steps = read_count(reader, "steps", 8, INT32_MAX);
-    program->steps = allocate(reader, (size_t)program->n_steps, sizeof *program->steps);
+    program->steps = reader_allocate(reader, (size_t)program->n_steps, sizeof *program->steps);
     for (int i = 0; i < program->n_steps && !reader->failed; i++) {
-        set_place(reader, "program '%s', step %d", program->name, i);
+        reader_place(reader, "program '%s', step %d", program->name, i);
         read_step(reader, target, program, &slabs, &program->steps[i]);
     }
-    set_place(reader, "program '%s'", program->name);
+    reader_place(reader, "program '%s'", program->name);
     leave_record(reader, outer);
 }
 
@@ -498,16 +343,17 @@ static void read_kernel(Reader *reader, Tails *tails, PlanKernel *kernel)
     uint32_t tail = read_u32(reader);
     leave_record(reader, outer);
     if (tail >= (uint32_t)tails->n)
-        wrong(reader, "its text ends with %u of %d texts", tail, tails->n);
+        reader_wrong(reader, "its text ends with %u of %d texts", tail, tails->n);
     if (reader->failed)
         return;
     size_t front = strlen(body), rest = strlen(tails->texts[tail]);
     tails->bytes += (int64_t)(front + rest);
     if (tails->bytes > MAX_TEXT_BYTES) {
-        wrong(reader, "the kernels' texts have more than %lld bytes", (long long)MAX_TEXT_BYTES);
+        reader_wrong(reader, "the kernels' texts have more than %lld bytes",
+                     (long long)MAX_TEXT_BYTES);
         return;
     }
-    kernel->body = allocate(reader, front + rest + 1, 1);
+    kernel->body = reader_allocate(reader, front + rest + 1, 1);
     if (!reader->failed) {
         memcpy(kernel->body, body, front);
         memcpy(kernel->body + front, tails->texts[tail], rest + 1);
@@ -517,7 +363,7 @@ static void read_kernel(Reader *reader, Tails *tails, PlanKernel *kernel)
 static void read_tails(Reader *reader, Tails *tails)
 {
     tails->n = read_count(reader, "texts", 4, INT32_MAX);
-    tails->texts = allocate(reader, (size_t)tails->n, sizeof *tails->texts);
+    tails->texts = reader_allocate(reader, (size_t)tails->n, sizeof *tails->texts);
     for (int i = 0; i < tails->n && !reader->failed; i++)
         tails->texts[i] = read_string(reader, "text", false);
 }
@@ -525,26 +371,27 @@ static void read_tails(Reader *reader, Tails *tails)
 static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
 {
     size_t outer = enter_record(reader);
-    target->name = read_word(reader, "name", LETTERS "-"); /* "cuda-tf32" */
+    target->name = read_word(reader, "name", PLAN_LETTERS "-"); /* "cuda-tf32" */
     target->prelude = read_string(reader, "prelude", false);
     Tails tails = { 0 };
     read_tails(reader, &tails);
     target->n_kernels = read_count(reader, "kernels", 8, INT32_MAX);
-    target->kernels = allocate(reader, (size_t)target->n_kernels, sizeof *target->kernels);
-    char **names = allocate(reader, (size_t)target->n_kernels, sizeof *names);
+    target->kernels = reader_allocate(reader, (size_t)target->n_kernels, sizeof *target->kernels);
+    char **names = reader_allocate(reader, (size_t)target->n_kernels, sizeof *names);
     for (int i = 0; i < target->n_kernels && !reader->failed; i++) {
-        set_place(reader, "target '%s', kernel %d", target->name, i);
+        reader_place(reader, "target '%s', kernel %d", target->name, i);
         read_kernel(reader, &tails, &target->kernels[i]);
         names[i] = target->kernels[i].name;
     }
-    set_place(reader, "target '%s'", target->name);
+    reader_place(reader, "target '%s'", target->name);
     check_unique(reader, names, target->n_kernels, "kernels");
     target->n_programs = read_count(reader, "programs", 8, 64);
-    target->programs = allocate(reader, (size_t)target->n_programs, sizeof *target->programs);
+    target->programs =
+        reader_allocate(reader, (size_t)target->n_programs, sizeof *target->programs);
     for (int i = 0; i < target->n_programs && !reader->failed; i++) {
-        set_place(reader, "program %d", i);
+        reader_place(reader, "program %d", i);
         read_program(reader, plan, target, &target->programs[i]);
-        names = allocate(reader, (size_t)i + 1, sizeof *names);
+        names = reader_allocate(reader, (size_t)i + 1, sizeof *names);
         for (int j = 0; j <= i && !reader->failed; j++)
             names[j] = target->programs[j].name;
         check_unique(reader, names, i + 1, "programs");
@@ -554,7 +401,7 @@ static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
 
 static void read_plan(Reader *reader, Plan *plan)
 {
-    set_place(reader, "the model");
+    reader_place(reader, "the model");
     size_t outer = enter_record(reader);
     plan->model = read_identifier(reader, "name");
     plan->path = read_string(reader, "path", true);
@@ -563,29 +410,30 @@ static void read_plan(Reader *reader, Plan *plan)
     plan->parameter_bytes = read_size(reader, "the size of the parameters");
     plan->trainable_bytes = read_size(reader, "the size of the trainable parameters");
     if (plan->trainable_bytes > plan->parameter_bytes || plan->trainable_bytes % PLAN_ALIGN)
-        wrong(reader, "%lld of %lld bytes of parameters are trainable",
-              (long long)plan->trainable_bytes, (long long)plan->parameter_bytes);
+        reader_wrong(reader, "%lld of %lld bytes of parameters are trainable",
+                     (long long)plan->trainable_bytes, (long long)plan->parameter_bytes);
     leave_record(reader, outer);
     plan->n_parameters = read_count(reader, "parameters", 8, INT32_MAX);
-    plan->parameters = allocate(reader, (size_t)plan->n_parameters, sizeof *plan->parameters);
+    plan->parameters =
+        reader_allocate(reader, (size_t)plan->n_parameters, sizeof *plan->parameters);
     for (int i = 0; i < plan->n_parameters && !reader->failed; i++) {
-        set_place(reader, "parameter %d", i);
+        reader_place(reader, "parameter %d", i);
         read_parameter(reader, plan, &plan->parameters[i]);
     }
-    set_place(reader, "the parameters");
+    reader_place(reader, "the parameters");
     check_parameters(reader, plan);
     plan->n_targets = read_count(reader, "targets", 8, 64);
-    plan->targets = allocate(reader, (size_t)plan->n_targets, sizeof *plan->targets);
+    plan->targets = reader_allocate(reader, (size_t)plan->n_targets, sizeof *plan->targets);
     for (int i = 0; i < plan->n_targets && !reader->failed; i++) {
-        set_place(reader, "target %d", i);
+        reader_place(reader, "target %d", i);
         read_target(reader, plan, &plan->targets[i]);
         for (int j = 0; j < i && !reader->failed; j++)
             if (strcmp(plan->targets[i].name, plan->targets[j].name) == 0)
-                wrong(reader, "two targets are named '%s'", plan->targets[i].name);
+                reader_wrong(reader, "two targets are named '%s'", plan->targets[i].name);
     }
-    set_place(reader, "the end");
+    reader_place(reader, "the end");
     if (reader->at != reader->end)
-        wrong(reader, "%zu bytes are left over", reader->end - reader->at);
+        reader_wrong(reader, "%zu bytes are left over", reader->end - reader->at);
 }
 
 /* ---- the file -------------------------------------------------------------------------------- */
@@ -597,11 +445,11 @@ static bool read_head(Reader *reader, size_t size)
         return fail(reader->error, EXIT_USER,
                     "name a file that segc wrote: segc MODEL.seg -o MODEL.plan", "%s: not a plan",
                     path);
-    if (size < HEAD_BYTES)
-        return fail(reader->error, EXIT_USER, again,
+    if (size < PLAN_HEAD_BYTES)
+        return fail(reader->error, EXIT_USER, reader_again,
                     "%s: truncated: it ends at byte %zu, in its head", path, size);
     reader->at = 8;
-    reader->end = HEAD_BYTES;
+    reader->end = PLAN_HEAD_BYTES;
     uint32_t version = read_u32(reader), zero = read_u32(reader);
     uint64_t length = read_bytes(reader, 8), checksum = read_bytes(reader, 8);
     if (version > PLAN_VERSION)
@@ -611,19 +459,20 @@ static bool read_head(Reader *reader, size_t size)
                     "%s: made by a newer segc: plan version %u, this segrun reads %d",
                     path, version, PLAN_VERSION);
     if (version < 1 || zero != 0)
-        return fail(reader->error, EXIT_USER, again, "%s: damaged in its first 16 bytes", path);
+        return fail(reader->error, EXIT_USER, reader_again, "%s: damaged in its first 16 bytes",
+                    path);
     if (version < PLAN_VERSION)
         return fail(reader->error, EXIT_USER, "compile the model again with segc",
                     "%s: made by an older segc: plan version %u, this segrun reads %d", path,
                     version, PLAN_VERSION);
     if (length != size)
-        return fail(reader->error, EXIT_USER, again,
+        return fail(reader->error, EXIT_USER, reader_again,
                     size < length ? "%s: truncated: %zu of %llu bytes are there"
                                   : "%s: %zu bytes where there should be %llu",
                     path, size, (unsigned long long)length);
-    if (XXH64(reader->bytes + HEAD_BYTES, size - HEAD_BYTES, 0) != checksum)
-        return fail(reader->error, EXIT_USER, again,
-                    "%s: damaged: the checksum of bytes %d to %zu is wrong", path, HEAD_BYTES,
+    if (XXH64(reader->bytes + PLAN_HEAD_BYTES, size - PLAN_HEAD_BYTES, 0) != checksum)
+        return fail(reader->error, EXIT_USER, reader_again,
+                    "%s: damaged: the checksum of bytes %d to %zu is wrong", path, PLAN_HEAD_BYTES,
                     size);
     return true;
 }
@@ -638,12 +487,12 @@ Plan *plan_parse(const void *bytes, size_t size, const char *path, Error *error)
         fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to read it", path);
         return NULL;
     }
-    reader.bytes += HEAD_BYTES;
+    reader.bytes += PLAN_HEAD_BYTES;
     reader.at = 0;
-    reader.end = size - HEAD_BYTES;
+    reader.end = size - PLAN_HEAD_BYTES;
     read_plan(&reader, &reader.memory->plan);
     if (!reader.failed) {
-        char *name = allocate(&reader, strlen(path) + 1, 1);
+        char *name = reader_allocate(&reader, strlen(path) + 1, 1);
         if (!reader.failed)
             reader.memory->plan.file = strcpy(name, path);
     }

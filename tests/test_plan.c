@@ -38,15 +38,15 @@ typedef struct {
     Plan plan;
     PlanParameter parameters[3];
     PlanTarget targets[2];
-    PlanKernel kernels[3];
+    PlanKernel kernels[4];
     PlanProgram programs[2];
     PlanTensor tensors[3];
     PlanStep steps[2];
     PlanProgram cuda_program;
-    PlanStep cuda_step;
+    PlanStep cuda_steps[2];
     PlanLaunch launches[2];
-    PlanBuffer buffers[3];
-    int64_t sizes[2];
+    PlanBuffer buffers[3], matrices[3];
+    int64_t sizes[2], matmul[MATMUL_SIZES];
     double scalars[1];
 } Sample;
 
@@ -69,13 +69,14 @@ static void make_sample(Sample *s)
                         { text("a.bias"), 1, { 2 }, true, PLAN_INIT_CONSTANT, 0, 128 },
                         { text("n.running_mean"), 1, { 16 }, false, PLAN_INIT_CONSTANT, 1, 192 } },
         .targets = { { text("host"), text("#include <math.h>\n"), 3, s->kernels, 2, s->programs },
-                     { text("cuda-tf32"), text("\n"), 3, s->kernels, 1, &s->cuda_program } },
+                     { text("cuda-tf32"), text("\n"), 4, s->kernels, 1, &s->cuda_program } },
         .kernels = { { text("scale"), text("%1 = mul"), text("void scale(void) {}\n") },
                      { text("finish"), text(""), text("void finish(void) {}\n") },
-                     { text("library_help"), text(""), text("void help(void) {}\n") } },
+                     { text("library_help"), text(""), text("void help(void) {}\n") },
+                     { .name = text(PLAN_MATMUL), .header = text(""), .body = text("") } },
         .programs = { { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64, false },
                       { text("predict"), 0, NULL, 0, NULL, 64, 0, 0, false } },
-        .cuda_program = { text("train"), 3, s->tensors, 1, &s->cuda_step, 128, 640, 0, true },
+        .cuda_program = { text("train"), 3, s->tensors, 2, s->cuda_steps, 128, 640, 0, true },
         .launches = { { 1, 256, 0, 6, 49152 }, { 0, 128, 4, 0, 0 } },
         .tensors = { { text("image"), ROLE_INPUT, PLAN_U8, true, { 3, 5, 7 },
                        { SLAB_ACTIVATIONS, 0, 128 } },
@@ -88,9 +89,15 @@ static void make_sample(Sample *s)
                      .scratch = 64, .flops = 1, .flops_per_sample = 2, .bytes = 3,
                      .bytes_per_sample = 4, .label = text("scale it") },
                    { .kernel = 1, .n_buffers = 1, .buffers = s->buffers, .label = text("") } },
-        .cuda_step = { .kernel = 1, .n_launches = 2, .launches = s->launches, .n_buffers = 3,
-                       .n_sizes = 2, .buffers = s->buffers, .sizes = s->sizes,
-                       .label = text("scale it") },
+        .cuda_steps = { { .kernel = 1, .n_launches = 2, .launches = s->launches, .n_buffers = 3,
+                          .n_sizes = 2, .buffers = s->buffers, .sizes = s->sizes,
+                          .label = text("scale it") },
+                        { .kernel = 3, .n_buffers = 3, .n_sizes = MATMUL_SIZES,
+                          .buffers = s->matrices, .sizes = s->matmul, .label = text("") } },
+        .matrices = { { SLAB_ACTIVATIONS, 0, 128 },
+                      { SLAB_FIXED, 0, 128 },
+                      { SLAB_ACTIVATIONS, 128, 64 } },
+        .matmul = { [MATMUL_ROWS_PER_SAMPLE] = 4, [MATMUL_COLUMNS] = 4, [MATMUL_DEPTH] = 8 },
         .buffers = { { SLAB_ACTIVATIONS, 128, 448 },
                      { SLAB_MOMENTS, 192, 192 },
                      { SLAB_FIXED, 0, 128 } },
@@ -285,9 +292,9 @@ static void test_malice(void)
     CASE(s->targets[1].name = text("host"), "has 2 launches")                                      \
     CASE(s->targets[1].name = text("cuda tf32"), "no identifier")                                  \
     CASE(s->targets[0].name = text("cuda-fp32"), "has 0 launches")                                 \
-    CASE(s->cuda_step.n_launches = 0, "has 0 launches")                                            \
-    CASE(s->cuda_step.kernel = 0, "its first launch's 1")                                          \
-    CASE(s->launches[1].kernel = 7, "kernel 7 of 3")                                               \
+    CASE(s->cuda_steps[0].n_launches = 0, "has 0 launches")                                            \
+    CASE(s->cuda_steps[0].kernel = 0, "its first launch's 1")                                          \
+    CASE(s->launches[1].kernel = 7, "kernel 7 of 4")                                               \
     CASE(s->launches[1].kernel = 2, "'library_help' cannot be run")                                \
     CASE(s->launches[0].threads = 0, "0 threads")                                                  \
     CASE(s->launches[0].threads = 1025, "1025 threads")                                            \
@@ -298,7 +305,16 @@ static void test_malice(void)
     CASE(s->launches[0].blocks_per_sample = INT64_MAX, "blocks a sample")                          \
     CASE(s->launches[0].shared_bytes = 1 << 21, "2097152 bytes of shared memory")                  \
     CASE(s->launches[0].shared_bytes = -1, "the shared memory is -1")                              \
-    CASE(s->sizes[0] = (int64_t)1 << 31, "does not fit 32 bits")
+    CASE(s->sizes[0] = (int64_t)1 << 31, "does not fit 32 bits")                                   \
+    CASE(s->cuda_steps[1].n_sizes = 7, "no product of matrices")                                   \
+    CASE(s->cuda_steps[1].n_buffers = 2, "no product of matrices")                                 \
+    CASE(s->matmul[MATMUL_COLUMNS] = -4, "no product of matrices")                                 \
+    CASE(s->matmul[MATMUL_B_TRANSPOSED] = 2, "no product of matrices")                             \
+    CASE(s->matmul[MATMUL_COLUMNS] = 5, "outside its buffer")                                      \
+    CASE(s->matmul[MATMUL_COLUMNS] = 0, "outside its buffer")                                      \
+    CASE(s->matmul[MATMUL_DEPTH] = INT32_MAX, "outside its buffer")                                \
+    CASE(s->matmul[MATMUL_DEPTH_PER_SAMPLE] = 1, "outside its buffer")                             \
+    CASE(s->matrices[2].slab = SLAB_PARAMETERS, "outside its buffer")
 
 static void expect_refused(const Sample *sample, const char *change, const char *want)
 {

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "runtime/device_cuda_api.h"
 #include "tiny.h"
@@ -49,6 +51,58 @@ static void test_launches(void **state)
     assert_false(executor_run(executor, "evaluate", 4, &error));
     assert_non_null(strstr(error.text, "step 'shift it' would have 8589934588 thread blocks"));
     tiny_shift[0].blocks_per_sample = 1;
+    executor_close(executor);
+    device_close(device);
+}
+
+/* Products by cuBLAS: not recorded before they ran once. */
+static void test_matmul(void **state)
+{
+    (void)state;
+    Error error;
+    tiny_targets[0].n_programs = 3;
+    Device *device = open_device(&error);
+    Executor *executor = open_executor(device);
+#define PRODUCT \
+    "cublasGemmEx 10 2 6 8, type 0 ld 8, type 0 ld 8, type 0 ld 2, 1 0 77 -1, workspace 33554432\n"
+    static const char *const want[] = {
+        PRODUCT, /* with the once-steps */
+        PRODUCT,
+        PRODUCT "cuGraphInstantiate 0\ns1 cuGraphLaunch 0\n",
+        "s1 cuGraphLaunch 0\n",
+    };
+#undef PRODUCT
+    for (int i = 0; i < 4; i++) {
+        clear_log();
+        assert_true(executor_run(executor, "train", 3, &error));
+        assert_string_equal(logged("cublas|cuGraphInstantiate|s1 cuGraphLaunch"), want[i]);
+    }
+    setenv("STUB_CUBLAS", "7", 1);
+    assert_false(executor_run(executor, "train", 2, &error));
+    assert_non_null(strstr(error.text, "cublasGemmEx: CUBLAS_STATUS_INVALID_VALUE; step 'multiply "
+                                       "it': 4 x 8 x 2"));
+    executor_close(executor);
+    setenv("STUB_FAIL", "cublasCreate_v2:1:3", 1);
+    device_close(device);
+    device = open_device(&error);
+    assert_null(executor_open(&tiny_plan, device, 1, &error));
+    assert_non_null(strstr(error.text, "cuBLAS does not start"));
+    device_close(device);
+    char folder[600], names[2][16] = { "libcuda.so.1", "libnvrtc.so.13" }, from[600];
+    snprintf(folder, sizeof folder, "%s/no-cublas", root);
+    mkdir(folder, 0700);
+    for (int i = 0; i < 2; i++) {
+        snprintf(from, sizeof from, "%s/%s", stubs, names[i]);
+        snprintf(folder, sizeof folder, "%s/no-cublas/%s", root, names[i]);
+        assert_int_equal(symlink(from, folder), 0);
+    }
+    *strrchr(folder, '/') = 0;
+    setenv("SEG_CUDA_LIBRARIES", folder, 1);
+    device = open_device(&error);
+    assert_null(executor_open(&tiny_plan, device, 1, &error));
+    assert_non_null(strstr(error.text, "no cuBLAS, which this plan needs"));
+    executor = executor_open_for(&tiny_plan, device, "predict", 1, &error);
+    assert_non_null(executor);
     executor_close(executor);
     device_close(device);
 }
@@ -406,6 +460,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_launches),
+        TEST(test_matmul),
         TEST(test_graphs),
         TEST(test_many_graphs),
         TEST(test_profile),

@@ -26,6 +26,7 @@ PlanKernel tiny_kernels[] = {
     { .name = TEXT("shift_fast"), .header = TEXT(""),
       .body = TEXT("stub add shift_fast\nstub buffers 2\nstub scalars 1\nstub sizes 1\n"
                    "stub microseconds 20\n") },
+    { .name = TEXT(PLAN_MATMUL), .header = TEXT(""), .body = TEXT("") },
 };
 static PlanTensor tensors[] = {
     { TEXT("image"), ROLE_INPUT, PLAN_F32, true, { 1, 2, 3 }, { SLAB_ACTIVATIONS, 0, 64 } },
@@ -50,13 +51,21 @@ static PlanStep steps[] = {
       .n_scalars = 1, .buffers = shift_buffers, .sizes = sizes, .scalars = ten,
       .label = TEXT("shift it") },
 };
+static PlanBuffer matrices[] = { { SLAB_ACTIVATIONS, 0, 64 }, { SLAB_FIXED, 64, 64 },
+                                 { SLAB_ACTIVATIONS, 64, 64 } };
+static int64_t matrix_sizes[MATMUL_SIZES] = { [MATMUL_ROWS_PER_SAMPLE] = 2, [MATMUL_COLUMNS] = 2,
+                                              [MATMUL_DEPTH] = 8, [MATMUL_B_TRANSPOSED] = 1 };
+static PlanStep product = { .kernel = 4, .n_buffers = 3, .buffers = matrices,
+                            .n_sizes = MATMUL_SIZES, .sizes = matrix_sizes,
+                            .label = TEXT("multiply it") };
 PlanProgram tiny_programs[] = {
     { TEXT("predict"), 3, tensors, 3, steps, 128, 128, 0, false },
     { TEXT("evaluate"), 3, tensors, 3, steps, 128, 128, 0, false },
+    { TEXT("train"), 3, tensors, 1, &product, 128, 128, 0, false },
 };
 PlanTarget tiny_targets[] = {
-    { TEXT("cuda-tf32"), TEXT("stub prelude"), 4, tiny_kernels, 2, tiny_programs },
-    { TEXT("cuda-fp32"), TEXT("stub prelude of fp32"), 4, tiny_kernels, 2, tiny_programs },
+    { TEXT("cuda-tf32"), TEXT("stub prelude"), 5, tiny_kernels, 2, tiny_programs },
+    { TEXT("cuda-fp32"), TEXT("stub prelude of fp32"), 5, tiny_kernels, 2, tiny_programs },
     { TEXT("host"), TEXT(""), 0, NULL, 0, NULL },
 };
 Plan tiny_plan = { .model = TEXT("tiny"), .path = TEXT("tiny.seg"), .text = TEXT(""),
@@ -148,7 +157,7 @@ void remove_folder(const char *folder)
 
 static const char *const settings[] = {
     "STUB_FAIL", "STUB_DEVICES", "STUB_CAPABILITY", "STUB_DRIVER", "STUB_SHARED", "STUB_MEMORY",
-    "STUB_NVRTC", "STUB_UNLOADABLE", "SEG_DEBUG", "CUDA_HOME", "CUDA_PATH",
+    "STUB_NVRTC", "STUB_UNLOADABLE", "STUB_CUBLAS", "SEG_DEBUG", "CUDA_HOME", "CUDA_PATH",
 };
 
 int set_up(void **state)
@@ -161,6 +170,7 @@ int set_up(void **state)
     setenv("STUB_LOG", log_path, 1);
     tiny_plan.targets = tiny_targets;
     tiny_plan.n_targets = 3;
+    tiny_targets[0].n_programs = 2;
     return file_write(log_path, "", 0, NULL) ? 0 : -1;
 }
 

@@ -22,9 +22,9 @@ extern char root[32];           /* a folder for the test, removed at its end */
 extern char stubs[512];         /* the folder of the stand-ins */
 extern char log_path[128], cache[128];
 
-extern PlanKernel tiny_kernels[];  /* pack, scale, shift, shift_fast */
+extern PlanKernel tiny_kernels[];  /* pack, scale, shift, shift_fast, PLAN_MATMUL */
 extern PlanLaunch tiny_shift[];    /* of the last step: by shift, by shift_fast */
-extern PlanProgram tiny_programs[]; /* predict, evaluate */
+extern PlanProgram tiny_programs[]; /* predict, evaluate; a third multiplies matrices */
 extern PlanTarget tiny_targets[];  /* cuda-tf32, cuda-fp32, host */
 extern Plan tiny_plan;
 

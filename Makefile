@@ -53,7 +53,7 @@ TESTS_C := $(filter-out tests/simt/%,$(TESTS_C))
 endif
 
 # The runtime without pictures, plots and segrun's command line.
-CORE_C := $(wildcard $(addprefix runtime/,error.c file.c system.c plan.c params.c safetensors.c \
+CORE_C := $(wildcard $(addprefix runtime/,error.c file.c system.c plan*.c params.c safetensors.c \
             executor.c parallel.c peak.c device*.c host_*.c kernel_*.c bench_measure.c \
             bench_report.c))
 PROGRAMS = segc segrun

@@ -1,6 +1,6 @@
 /* A stand-in for libcuda.so.1, for tests without a GPU; the GPU is in stub_queue.c. What is used
  * wrongly (a call that is not allowed while a stream is recorded, too much shared memory) fails as
- * it does there.
+ * it does there. Real cubins are taken as well; their kernels do nothing.
  *
  *   STUB_DEVICES=1 STUB_CAPABILITY=90 STUB_DRIVER=13000 STUB_SHARED=232448
  *   STUB_UNLOADABLE=1          cubins are refused, as by a driver that is too old for them
@@ -159,12 +159,13 @@ CUresult cuCtxSetCurrent(CUcontext context)
 CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     BEGIN_IN_CONTEXT();
-    if (strncmp(image, "STUB CUBIN", 10) != 0)
+    bool real = memcmp(image, "\177ELF", 4) == 0;
+    if (!real && strncmp(image, "STUB CUBIN", 10) != 0)
         return CUDA_ERROR_INVALID_IMAGE;
     if (stub_number("STUB_UNLOADABLE", 0))
         return CUDA_ERROR_NO_BINARY_FOR_GPU;
     *module = calloc(1, sizeof **module);
-    (*module)->text = strdup(image);
+    (*module)->text = strdup(real ? "" : image);
     live_modules++;
     return CUDA_SUCCESS;
 }
@@ -185,7 +186,7 @@ CUresult cuModuleUnload(CUmodule module)
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
 {
     BEGIN_IN_CONTEXT();
-    if (!strstr(module->text, name))
+    if (*module->text && !strstr(module->text, name))
         return NOT_FOUND;
     for (int i = 0; i < MAX_OBJECTS; i++) {
         if (functions[i])

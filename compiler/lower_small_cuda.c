@@ -135,10 +135,12 @@ static int64_t steps_of_part(int64_t steps)
 
 /* ---- divisions ------------------------------------------------------------------------------- */
 
-/* A walk over `pixels`, or what stands for them. */
+/* A walk over `pixels`, or what stands for them; where they are few, threads take channels. */
 static void by_pixels(int64_t *s, int64_t pixels, CudaLaunch *launch)
 {
     int64_t blocks = blocks_of(s[SIZE_K]), lanes = lanes_for(blocks, MAX_WALK_LANES);
+    while (lanes < WALK_THREADS && lanes < blocks && WALK_THREADS / lanes > pixels)
+        lanes *= 2;
     int64_t groups = divide_up(blocks, lanes), step = WALK_THREADS / lanes;
     s[SIZE_LANES] = lanes;
     s[SIZE_PIXELS] = step * steps_of_part(divide_up(pixels, step) * groups);

@@ -3,7 +3,8 @@
  *
  *   a sample's P * Q pixels are cut into SIZE_PARTS parts of SIZE_PIXELS;
  *   a block of threads does one part of one sample for SIZE_LANES blocks of channels (a power of
- *   two up to 32): thread t does channel block t % LANES of pixels t / LANES, + THREADS / LANES, ...
+ *   two up to THREADS): thread t does channel block t % LANES of pixels t / LANES,
+ *   + THREADS / LANES, ...
  *
  * Threads with the same channel block add up their Accumulators in a fixed order at the end.
  */

@@ -46,6 +46,7 @@ typedef struct {
     const Node *pending;    /* a concat or slice that is not decided yet, or NULL */
     const char *pending_block;
     int counter;
+    int words;              /* CUDA: loaded by the read function up to here */
     const char *indent;
 } Row;
 

@@ -1,6 +1,8 @@
 /* The functions that a CUDA kernel's template calls for 8 channels of one pixel, as CUDA C text:
  *
- *     read_x     an operand's value, through all that was inlined in it
+ *     read_x     an operand's value, through all that was inlined in it; in two steps, if a
+ *                template wants to load before it computes: see Direct, Fetch and Fetched in the
+ *                prelude
  *     write_y    the anchor's result through the epilogue into memory, and into the thread's sums
  *     merge_y    adds up the sums of two threads
  *     finish_y   stores those of a whole part
@@ -67,10 +69,17 @@ static Value load_leaf(Row *row, Node *node, Place at)
 {
     int k = leaf_pointer(row, node, at);
     Value value = new_value(row, true);
+    const char *blocked = "load8(", *plain = "load_plain8(";
+    if (row->e->reads) {
+        blocked = arena_printf(row->e->graph->arena, "source.load(%d, ", row->words);
+        plain = arena_printf(row->e->graph->arena, "source.load_plain(%d, ", row->words);
+        row->words += node->element == TYPE_BF16 ? 1 : 2;
+        row->e->words = row->words > row->e->words ? row->words : row->e->words;
+    }
     if (node->block)
-        text_printf(&row->before, "load8(p%d);\n", k);
+        text_printf(&row->before, "%sp%d);\n", blocked, k);
     else
-        text_printf(&row->before, "load_plain8(p%d, plane%d, %s);\n", k, k,
+        text_printf(&row->before, "%sp%d, plane%d, %s);\n", plain, k, k,
                     plain_channels(row, node, k, at));
     return value;
 }
@@ -106,12 +115,17 @@ static void read_body(Row *row, void *context)
 
 void emit_cuda_read(Emission *e, const char *name, Node *node)
 {
-    text_printf(&e->text, "DEVICE v8 read_%s(const Arguments *a, int n, int cb, int h, int w)\n"
-                "{\n", name);
+    text_printf(&e->text, "template <class Source>\nDEVICE v8 read_%s(const Arguments *a, int n, "
+                "int cb, int h, int w, const Source &source)\n{\n", name);
     if (!node->stored)
         emission_name(e, name);
+    e->words = 1;
+    e->reads = true;
     emit_rows(e, read_body, node, NULL, "    ");
-    text_printf(&e->text, "}\n\n");
+    e->reads = false;
+    text_printf(&e->text, "}\nDEVICE v8 read_%s(const Arguments *a, int n, int cb, int h, int w)\n"
+                "{\n    return read_%s(a, n, cb, h, w, Direct());\n}\n"
+                "enum { words_of_%s = %d };\n\n", name, name, name, e->words);
 }
 
 /* ---- write ----------------------------------------------------------------------------------- */

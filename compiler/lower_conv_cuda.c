@@ -18,55 +18,43 @@ enum {
     SAMPLES = 8,                   /* of the batch that is estimated for */
     SMALL_MAP = 32,                /* rows and columns up to which parts are 8 x 8 */
     UNIT_BYTES = 512,              /* 16 result channels, a step of channels of x */
-    STEP_BYTES = 32,               /* of a place of a patch */
+    TILE_COLUMNS = 8,
     FEW_INPUTS = 8,
     PACK_THREADS = 256,
 };
 
 /* A candidate: the defines of conv.cu, and how fast its products are, in percent. */
 typedef struct {
-    int threads, tile_h, tile_w, parts_h, parts_w, tile_k, chunk_steps, stages, warps_k, rate;
+    int threads, rows, tile_k, chunk_steps, stages, groups_k, rate;
     const char *defines, *few_inputs_defines;
 } Tile;
 
-#define DEFINES(THREADS, H, W, PARTS_H, PARTS_W, K, CHUNK, STAGES, WM, WN, WK)                     \
-    "#define THREADS " #THREADS "\n#define TILE_H " #H "\n#define TILE_W " #W                      \
-    "\n#define PARTS_H " #PARTS_H "\n#define PARTS_W " #PARTS_W "\n#define TILE_K " #K             \
-    "\n#define CHUNK_STEPS " #CHUNK "\n#define STAGES " #STAGES "\n#define WARPS_M " #WM           \
-    "\n#define WARPS_N " #WN "\n#define WARPS_K " #WK "\n"
-#define TILE(THREADS, H, W, PARTS_H, PARTS_W, K, CHUNK, STAGES, WM, WN, WK, RATE)                  \
-    { THREADS, H, W, PARTS_H, PARTS_W, K, CHUNK, STAGES, WK, RATE,                                 \
-      DEFINES(THREADS, H, W, PARTS_H, PARTS_W, K, CHUNK, STAGES, WM, WN, WK),                      \
-      "#define FEW_INPUTS\n"                                                                       \
-      DEFINES(THREADS, H, W, PARTS_H, PARTS_W, K, CHUNK, STAGES, WM, WN, WK) }
+#define DEFINES(THREADS, ROWS, K, CHUNK, STAGES, GROUPS)                                           \
+    "#define THREADS " #THREADS "\n#define ROWS " #ROWS "\n#define TILE_K " #K                     \
+    "\n#define CHUNK_STEPS " #CHUNK "\n#define STAGES " #STAGES "\n#define GROUPS_K " #GROUPS "\n"
+#define TILE(THREADS, ROWS, K, CHUNK, STAGES, GROUPS, RATE)                                        \
+    { THREADS, ROWS, K, CHUNK, STAGES, GROUPS, RATE,                                               \
+      DEFINES(THREADS, ROWS, K, CHUNK, STAGES, GROUPS),                                            \
+      "#define FEW_INPUTS\n" DEFINES(THREADS, ROWS, K, CHUNK, STAGES, GROUPS) }
 
-/* Parts of 8 x 16 pixels; 8 x 8 for small maps. */
-static const Tile large_tiles[] = {
-    TILE(128, 16, 16, 2, 1, 64, 2, 4, 4, 1, 1, 100),
-    TILE(128, 8, 16, 1, 1, 128, 2, 4, 2, 2, 1, 100),
-    TILE(256, 8, 16, 1, 1, 128, 2, 4, 2, 4, 1, 90),
-    TILE(128, 8, 16, 1, 1, 64, 2, 4, 2, 2, 1, 85),
-    TILE(128, 16, 16, 2, 1, 32, 2, 4, 4, 1, 1, 80),
-    TILE(128, 8, 16, 1, 1, 32, 2, 4, 4, 1, 1, 60),
+/* At most 4 suit a layer: of a TILE_K for few result channels only this, and ROWS no more than the
+ * map has. */
+static const Tile tiles_of_matrices[] = {
+    TILE(128, 32, 32, 2, 4, 1, 75),
+    TILE(128, 16, 32, 2, 4, 1, 60),
+    TILE(256, 8, 32, 4, 4, 2, 50),
+    TILE(128, 32, 64, 2, 4, 1, 100),
+    TILE(128, 16, 64, 2, 4, 1, 85),
+    TILE(256, 8, 64, 4, 4, 2, 70),
+    TILE(128, 16, 128, 2, 4, 1, 100),
 };
-static const Tile small_tiles[] = {
-    TILE(128, 8, 16, 1, 2, 128, 2, 4, 2, 2, 1, 100),
-    TILE(128, 8, 16, 1, 2, 64, 4, 3, 2, 1, 2, 85),
-    TILE(256, 8, 8, 1, 1, 64, 4, 3, 1, 2, 4, 70),
-    TILE(128, 8, 8, 1, 1, 64, 4, 3, 1, 1, 4, 70),
-    TILE(128, 8, 8, 1, 1, 64, 2, 4, 1, 2, 2, 65),
-    TILE(128, 8, 8, 1, 1, 32, 2, 4, 2, 1, 2, 50),
-};
-/* Plain products: a thread has fewer sums, more threads share a patch. */
-static const Tile large_plain_tiles[] = {
-    TILE(256, 8, 16, 1, 1, 128, 2, 4, 2, 4, 1, 100),
-    TILE(128, 8, 16, 1, 1, 64, 2, 4, 2, 2, 1, 95),
-    TILE(128, 8, 16, 1, 1, 32, 2, 4, 4, 1, 1, 80),
-};
-static const Tile small_plain_tiles[] = {
-    TILE(128, 8, 16, 1, 2, 64, 2, 4, 2, 2, 1, 100),
-    TILE(128, 8, 8, 1, 1, 64, 2, 4, 2, 2, 1, 80),
-    TILE(128, 8, 8, 1, 1, 32, 2, 4, 4, 1, 1, 70),
+/* Plain products: a thread has many sums. */
+static const Tile tiles_of_floats[] = {
+    TILE(128, 16, 32, 2, 4, 1, 80),
+    TILE(128, 8, 32, 2, 4, 1, 70),
+    TILE(128, 32, 64, 2, 4, 1, 100),
+    TILE(128, 16, 64, 2, 4, 1, 95),
+    TILE(128, 8, 64, 2, 4, 1, 80),
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -101,10 +89,11 @@ typedef struct {
     int64_t rows, columns;         /* of a phase of the result */
     int64_t channels;              /* of x in a step of products */
     int64_t steps, group_steps;
+    int64_t part_height;
     bool few_inputs, tapwise;
 } Window;
 
-static Window window_of(const ConvShape *s, CudaPrecision precision)
+static Window window_of(const ConvShape *s, CudaPrecision precision, bool few_inputs)
 {
     const int64_t span = (s->kernel - 1) * s->dilation, all = s->kernel * s->kernel;
     Window w = { .phases = s->transposed ? s->stride : 1 };
@@ -124,11 +113,11 @@ static Window window_of(const ConvShape *s, CudaPrecision precision)
     w.columns = divide_up(s->Q, w.phases);
     const int64_t taps = divide_up(s->kernel, w.phases);
     w.taps = s->dilation % w.phases ? taps * taps : all;
+    w.part_height = w.rows <= SMALL_MAP && w.columns <= SMALL_MAP ? 8 : 16;
     w.channels = precision == CUDA_BF16 ? 16 : 8;
-    w.few_inputs = s->C <= FEW_INPUTS;
-    w.tapwise = w.few_inputs;
-    w.steps = divide_up(w.few_inputs ? all * s->C : s->C, w.channels);
-    w.steps = round_up(w.steps, w.steps >= 8 ? 4 : 2);
+    w.few_inputs = w.tapwise = few_inputs;
+    w.steps = divide_up(few_inputs ? all * s->C : s->C, w.channels);
+    w.steps = round_up(w.steps, w.steps >= 8 || w.rows < 16 ? 4 : 2);
     w.group_steps = w.few_inputs ? w.steps : w.steps * all;
     return w;
 }
@@ -137,23 +126,23 @@ static int64_t patch_places(const Window *w, const Tile *tile)
 {
     const int64_t reach = w->tapwise ? 1 : w->reach, planes = least(w->step, reach);
     const int64_t margin = (reach - 1) / w->step;
-    return planes * planes * (tile->tile_h + margin) * (tile->tile_w + margin);
+    return planes * planes * (tile->rows + margin) * (TILE_COLUMNS + margin);
 }
 
 static int64_t result_bytes(const Tile *tile)
 {
-    return (int64_t)tile->warps_k * tile->tile_h * tile->tile_w * (tile->tile_k * 4 + 32);
+    return (int64_t)tile->groups_k * tile->rows * TILE_COLUMNS * (tile->tile_k * 4 + 32);
 }
 
 static int64_t tile_bytes(const ConvShape *s, const Window *w, const Tile *tile)
 {
-    const int64_t places = patch_places(w, tile);
+    const int64_t places = patch_places(w, tile), layer = (places + 5) / 8 * 128 + 32;
     const int64_t slab = (int64_t)tile->chunk_steps * tile->tile_k / 16 * UNIT_BYTES;
-    int64_t bytes = tile->stages * slab + 2 * places * (tile->chunk_steps * STEP_BYTES + 16)
+    int64_t bytes = tile->stages * slab + tile->chunk_steps * 4 * layer
                   + s->kernel * s->kernel * 16 + places * 4;
     if (w->few_inputs) {
-        const int64_t rows = (tile->tile_h - 1) * w->step + w->reach;
-        const int64_t columns = (tile->tile_w - 1) * w->step + w->reach;
+        const int64_t rows = (tile->rows - 1) * w->step + w->reach;
+        const int64_t columns = (TILE_COLUMNS - 1) * w->step + w->reach;
         bytes += w->steps * w->channels * 4 + rows * columns * s->C * 4;
     }
     return most(bytes, result_bytes(tile));
@@ -161,8 +150,8 @@ static int64_t tile_bytes(const ConvShape *s, const Window *w, const Tile *tile)
 
 static int64_t tile_blocks(const ConvShape *s, const Window *w, const Tile *tile)
 {
-    return w->phases * w->phases * divide_up(w->rows, tile->tile_h)
-         * divide_up(w->columns, tile->tile_w) * divide_up(s->K, tile->tile_k);
+    return w->phases * w->phases * divide_up(w->rows, tile->rows)
+         * divide_up(w->columns, TILE_COLUMNS) * divide_up(s->K, tile->tile_k);
 }
 
 /* What a batch takes on a GPU, in units of its own. */
@@ -172,7 +161,7 @@ static double tile_cost(const ConvShape *s, const Window *w, const Tile *tile)
     const int64_t by_memory = PROCESSOR_BYTES / tile_bytes(s, w, tile);
     const int64_t resident = most(1, least(by_memory, PROCESSOR_THREADS / tile->threads));
     const int64_t together = least(PROCESSORS * resident, blocks);
-    const double products = (double)tile->tile_h * tile->tile_w * tile->tile_k;
+    const double products = (double)tile->rows * TILE_COLUMNS * tile->tile_k;
     const double rounds = (double)divide_up(blocks, together);
     return rounds * (double)divide_up(together, PROCESSORS) * products / tile->rate;
 }
@@ -186,8 +175,17 @@ static void add_launch(const ConvShape *s, const Window *w, const Tile *tile,
         .defines = w->few_inputs ? tile->few_inputs_defines : tile->defines,
         .threads = tile->threads, .blocks_per_sample = tile_blocks(s, w, tile),
         .shared_bytes = tile_bytes(s, w, tile),
-        .merge_offset = tile->parts_h * tile->parts_w > 1 ? result_bytes(tile) : 0,
+        .merge_offset = tile->rows > w->part_height ? result_bytes(tile) : 0,
     };
+}
+
+/* Would the tile waste nothing that another does not? */
+static bool suits(const ConvShape *s, const Window *w, const Tile *tile)
+{
+    const int64_t most_k = s->K <= 32 ? 32 : s->K <= 64 ? 64 : 128;
+    return tile->rows >= w->part_height && tile->rows <= most(w->part_height, w->rows)
+        && tile->tile_k <= most_k && 2 * tile->tile_k >= most_k
+        && w->steps % tile->chunk_steps == 0 && tile_bytes(s, w, tile) <= SHARED_BYTES;
 }
 
 /* All tiles that fit, the cheapest first. */
@@ -197,8 +195,7 @@ static void choose_tiles(const ConvShape *s, const Window *w, const Tile *tiles,
     double best = 0;
     for (int i = 0; i < n; i++) {
         const Tile *tile = &tiles[i];
-        if (tile_bytes(s, w, tile) > SHARED_BYTES || w->steps % tile->chunk_steps
-            || tile->tile_k >= 2 * round_up(s->K, 32))
+        if (!suits(s, w, tile))
             continue;
         const double cost = tile_cost(s, w, tile);
         add_launch(s, w, tile, out);
@@ -229,34 +226,42 @@ static bool shares_patch(const ConvShape *s, const Window *w, const Tile *tiles,
 {
     bool fits = false;
     for (int i = 0; i < n; i++)
-        fits = fits || tile_bytes(s, w, &tiles[i]) <= SHARED_BYTES;
-    return fits && patch_places(w, tiles) < w->taps * tiles->tile_h * tiles->tile_w;
+        fits = fits || suits(s, w, &tiles[i]);
+    return fits && patch_places(w, tiles) < w->taps * tiles->rows * TILE_COLUMNS;
+}
+
+/* False: no tile suits. */
+static bool lower_tiles(const ConvShape *s, CudaPrecision precision, bool few_inputs,
+                        ConvCudaLowering *out)
+{
+    Window w = window_of(s, precision, few_inputs);
+    const bool plain = precision == CUDA_FP32;
+    const Tile *tiles = plain ? tiles_of_floats : tiles_of_matrices;
+    const int n = plain ? sizeof tiles_of_floats / sizeof *tiles
+                        : sizeof tiles_of_matrices / sizeof *tiles;
+    w.tapwise = few_inputs || !shares_patch(s, &w, tiles, n);
+    choose_tiles(s, &w, tiles, n, out);
+    const int64_t part_rows = divide_up(w.rows, w.part_height);
+    const int64_t part_columns = divide_up(w.columns, TILE_COLUMNS);
+    const int64_t sizes[] = { s->C, s->H, s->W, s->K, s->P, s->Q, w.part_height, part_rows,
+                              part_columns, s->kernel, w.step, w.phases, w.shift, w.spread,
+                              w.origin, w.reach, w.tapwise, w.steps, w.group_steps };
+    out->template = "conv.cu";
+    out->n_sizes = sizeof sizes / sizeof *sizes;
+    memcpy(out->sizes, sizes, sizeof sizes);
+    out->parts = w.phases * w.phases * part_rows * part_columns;
+    add_pack(s, &w, out);
+    return out->n_launches > 0;
 }
 
 void lower_conv_cuda(const ConvShape *s, CudaPrecision precision, ConvCudaLowering *out)
 {
     memset(out, 0, sizeof *out);
     if (s->groups > 1) {
-        bug("lower: no convolutions with groups on CUDA yet");
+        lower_conv_cuda_grouped(s, precision, out);
+        return;
     }
-    Window w = window_of(s, precision);
-    const bool small = w.rows <= SMALL_MAP && w.columns <= SMALL_MAP;
-    const bool plain = precision == CUDA_FP32;
-    const Tile *tiles = small ? plain ? small_plain_tiles : small_tiles
-                      : plain ? large_plain_tiles : large_tiles;
-    const int n = plain ? 3 : 6;
-    w.tapwise = w.few_inputs || !shares_patch(s, &w, tiles, n);
-    choose_tiles(s, &w, tiles, n, out);
-    if (!out->n_launches)
+    if (!(s->C <= FEW_INPUTS && lower_tiles(s, precision, true, out))
+        && !lower_tiles(s, precision, false, out))
         bug("lower: no tile for a convolution with a kernel of %lld", (long long)s->kernel);
-    const int64_t part_rows = divide_up(w.rows, 8);
-    const int64_t part_columns = divide_up(w.columns, small ? 8 : 16);
-    const int64_t sizes[] = { s->C, s->H, s->W, s->K, s->P, s->Q, part_rows, part_columns,
-                              s->kernel, w.step, w.phases, w.shift, w.spread, w.origin, w.reach,
-                              w.tapwise, w.steps, w.group_steps };
-    out->template = "conv.cu";
-    out->n_sizes = sizeof sizes / sizeof *sizes;
-    memcpy(out->sizes, sizes, sizeof sizes);
-    out->parts = w.phases * w.phases * part_rows * part_columns;
-    add_pack(s, &w, out);
 }

@@ -331,6 +331,8 @@ typedef struct {
     double *scalars; int n_scalars;
     int64_t parts;         /* a sample, of partial sums */
     const struct Dialect *dialect;
+    bool reads;            /* a read function is being written */
+    int words;             /* CUDA: 16-byte words that a call of it loads */
 } Emission;
 /* read_<operand>; write_y and finish_y, with a buffer of partial sums for each reduction. */
 void emit_host_read(Emission *, const char *operand, Node *);

@@ -8,27 +8,37 @@
  * which phase + SHIFT + SPREAD * k is a multiple of PHASES, and reads row STEP * q + that quotient
  * of x.
  *
- * A block does TILE_H x TILE_W pixels q of one phase of one sample for TILE_K result channels. They
- * are PARTS_H x PARTS_W parts of the partial sums. Its channels of x come in chunks. Of each chunk
- * the patch of x that the window needs is read through read_x once, while the chunk before it is
- * multiplied, and serves all taps: a tap is a distance in the patch. Windows that are wide or leave
- * gaps have a patch for each tap instead (SIZE_TAPWISE). Weights come by asynchronous copies, one
- * tap and chunk (a slab) at a time, into a ring of STAGES.
+ * A block does ROWS x 8 pixels q of one phase of one sample for TILE_K result channels. They are
+ * one or more parts of the partial sums. Its channels of x come in chunks. Of each chunk the patch
+ * of x that the window needs is read through read_x once, while the chunk before it is multiplied,
+ * and serves all taps: a tap is a distance in the patch. Windows that are wide or leave gaps have a
+ * patch for each tap instead (SIZE_TAPWISE). Weights come by asynchronous copies, one tap and chunk
+ * (a slab) at a time, into a ring of STAGES.
  *
- * A patch has PITCH bytes a place, an odd multiple of 16: eight neighbours lie in different banks.
- * With STEP > 1 it is split into planes, one for each row and column modulo STEP, so that what
+ * A patch consists of layers of 16 bytes a place, two a step of products: 8 neighbours are 128
+ * bytes wherever they begin, as all ways to multiply want them, without conflicts of banks. With
+ * STEP > 1 a layer is split into planes, one for each row and column modulo STEP, so that what
  * neighbouring results read is neighbouring as well.
  *
  * FEW_INPUTS: for up to 8 channels of x, where chunks would be mostly padding. The patch of all
  * taps is in shared memory from the beginning, in floats; what is multiplied are columns (tap,
  * channel) gathered from it, in this order: they take the place of the channels of a single tap.
  *
- * Warps divide the pixels, the result channels and, where WARPS_K > 1, the channels of a chunk.
- * Defines: THREADS TILE_H TILE_W PARTS_H PARTS_W TILE_K CHUNK_STEPS STAGES WARPS_M WARPS_N WARPS_K.
+ * A warp has 16 pixels of every WARPS_M * 16, and all result channels. Groups of warps divide the
+ * channels of a chunk, GROUPS_K of them. With WARP_GROUPS four warps multiply together where the
+ * device can.
+ * Defines: THREADS ROWS TILE_K CHUNK_STEPS STAGES GROUPS_K, perhaps WARP_GROUPS or FEW_INPUTS.
  */
+#undef LEAST_BLOCKS
+#define LEAST_BLOCKS 1
+#if defined(WARP_GROUPS) && !defined(GROUP_PRODUCTS)
+#undef WARP_GROUPS
+#endif
+
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q,
-    SIZE_PART_ROWS, SIZE_PART_COLUMNS, /* parts of a phase below and beside each other */
+    SIZE_PART_HEIGHT,      /* of a part's 8 columns, ROWS or a divisor of it */
+    SIZE_PART_ROWS, SIZE_PART_COLUMNS, /* parts of a phase: below, and beside each other */
     SIZE_KERNEL, SIZE_STEP, SIZE_PHASES, SIZE_SHIFT, SIZE_SPREAD,
     SIZE_ORIGIN,           /* row and column of x at which the patch of q = 0 begins */
     SIZE_REACH,            /* rows and columns of x that a q needs */
@@ -43,25 +53,21 @@ enum {
 #else
     STEP_CHANNELS = 8,
 #endif
-    TILE_PIXELS = TILE_H * TILE_W,
+    PIXELS = ROWS * 8,
     CHUNK = CHUNK_STEPS * STEP_CHANNELS,
     CHUNK_BLOCKS = CHUNK / 8,
-    UNIT_WORDS = STEP_CHANNELS == 16 ? 1 : 2,  /* 16-byte words of 8 channels of a place */
-    UNITS = 2,             /* that a thread reads at a time */
-    PITCH = CHUNK_STEPS * 32 + 16,
+    UNIT_LAYERS = STEP_CHANNELS == 16 ? 1 : 2, /* of 8 channels */
+    UNITS = 3 - UNIT_LAYERS,                   /* that a thread reads at a time */
     GROUPS = TILE_K / 16,  /* of 16 result channels */
     SLAB = CHUNK_STEPS * GROUPS * 512,
     PIECES = SLAB / 16,    /* that are copied */
     THREAD_PIECES = (PIECES + THREADS - 1) / THREADS,
     PATCHES = STAGES * SLAB,                   /* bytes before the two patches */
-    M_TILES = TILE_PIXELS / 16 / WARPS_M,      /* of a warp: 16 pixels each */
-    N_PAIRS = GROUPS / WARPS_N,                /* 16 result channels each */
-    WARP_STEPS = CHUNK_STEPS / WARPS_K,
+    WARPS_M = THREADS / 32 / GROUPS_K,
+    M_TILES = PIXELS / 16 / WARPS_M,      /* of a warp: 16 pixels each */
+    WARP_STEPS = CHUNK_STEPS / GROUPS_K,
     RESULT_PITCH = TILE_K * 4 + 32,
     LANES = TILE_K / 8,
-    PART_H = TILE_H / PARTS_H,
-    PART_W = TILE_W / PARTS_W,
-    MERGE_OFFSET = PARTS_H * PARTS_W > 1 ? WARPS_K * TILE_PIXELS * RESULT_PITCH : 0,
 };
 
 /* What a block does, and where its tables lie. */
@@ -72,6 +78,7 @@ typedef struct {
     int taps;              /* that contribute to the phase */
     int planes, plane_rows, plane_columns;
     int places;            /* of a patch: planes in both dimensions, their rows and columns */
+    unsigned layer;        /* bytes: odd multiples of 32, so that layers begin in different banks */
     unsigned taps_at, places_at, x_at;
 } Block;
 
@@ -85,10 +92,22 @@ typedef struct {
     int row, column;       /* in x, of its patch from the block's */
 } Tap;
 
-typedef struct { word4 words[UNIT_WORDS]; } Unit;
+/* 8 channels of a place, on their way into a patch. */
+typedef struct {
+    Fetched<words_of_x> x;
+    int h, w;              /* in x; h < 0: outside */
+} Unit;
+
+/* A slice of a patch: the units from this thread's next to before `end`. */
+typedef struct {
+    int chunk;
+    int top, left;         /* in x, of the patch's first place */
+    int next, end;
+    unsigned at;           /* byte of the patch */
+} Slice;
 
 /* A warp's share of the result, as the products leave it. */
-typedef struct { float sums[M_TILES][2 * N_PAIRS][4]; } Share;
+typedef struct { float sums[M_TILES][TILE_K / 8][4]; } Share;
 
 /* How many of the first `end` rows (or columns) of the window contribute to a phase. */
 DEVICE int count_taps(const Arguments *a, int phase, int end)
@@ -105,8 +124,8 @@ DEVICE Block this_block(const Arguments *a)
 {
     const int *s = a->sizes;
     int phases = s[SIZE_PHASES], tiles_of_k = divide_up(s[SIZE_K], TILE_K), i = block_index();
-    int rows = divide_up(s[SIZE_PART_ROWS], PARTS_H);
-    int columns = divide_up(s[SIZE_PART_COLUMNS], PARTS_W);
+    int columns = s[SIZE_PART_COLUMNS];
+    int rows = divide_up(s[SIZE_PART_ROWS] * s[SIZE_PART_HEIGHT], ROWS);
     Block block;
     block.first_cb = i % tiles_of_k * LANES;
     i /= tiles_of_k;
@@ -114,8 +133,8 @@ DEVICE Block this_block(const Arguments *a)
     i /= phases;
     block.row_phase = i % phases;
     i /= phases;
-    block.column = i % columns * TILE_W;
-    block.row = i / columns % rows * TILE_H;
+    block.column = i % columns * 8;
+    block.row = i / columns % rows * ROWS;
     block.n = i / columns / rows;
 #ifdef FEW_INPUTS
     block.taps = 1;
@@ -125,10 +144,11 @@ DEVICE Block this_block(const Arguments *a)
 #endif
     int step = s[SIZE_STEP], reach = s[SIZE_TAPWISE] ? 1 : s[SIZE_REACH];
     block.planes = least(step, reach);
-    block.plane_rows = TILE_H + (reach - 1) / step;
-    block.plane_columns = TILE_W + (reach - 1) / step;
+    block.plane_rows = ROWS + (reach - 1) / step;
+    block.plane_columns = 8 + (reach - 1) / step;
     block.places = block.planes * block.planes * block.plane_rows * block.plane_columns;
-    block.taps_at = PATCHES + (unsigned)block.places * (2 * PITCH);
+    block.layer = ((unsigned)block.places + 5) / 8 * 128 + 32;
+    block.taps_at = PATCHES + block.layer * (CHUNK_STEPS * 4);
     block.places_at = block.taps_at + (unsigned)block.taps * 16;
     block.x_at = block.places_at + (unsigned)(s[SIZE_STEPS] * STEP_CHANNELS) * 4;
     return block;
@@ -164,7 +184,7 @@ DEVICE Tap load_tap(const Block *block, int tap)
 /* Columns of the patch in floats. */
 DEVICE int x_columns(const Arguments *a)
 {
-    return (TILE_W - 1) * a->sizes[SIZE_STEP] + a->sizes[SIZE_REACH];
+    return 7 * a->sizes[SIZE_STEP] + a->sizes[SIZE_REACH];
 }
 
 /* The only tap, and the byte behind a pixel's first at which each column's factor lies. */
@@ -191,7 +211,7 @@ DEVICE void read_floats(const Arguments *a, const Block *block)
     int top = block->row * s[SIZE_STEP] + s[SIZE_ORIGIN];
     int left = block->column * s[SIZE_STEP] + s[SIZE_ORIGIN];
     int columns = x_columns(a);
-    int places = ((TILE_H - 1) * s[SIZE_STEP] + s[SIZE_REACH]) * columns;
+    int places = ((ROWS - 1) * s[SIZE_STEP] + s[SIZE_REACH]) * columns;
     for (int place = thread_index(); place < places; place += THREADS) {
         int h = top + place / columns, w = left + place % columns;
         v8 value = splat8(0);
@@ -204,12 +224,15 @@ DEVICE void read_floats(const Arguments *a, const Block *block)
     }
 }
 
+DEVICE void fetch_unit(const Arguments *, const Block *, const Slice *, int, Unit *) {}
+
 /* The factors in 8 columns of a pixel. */
-DEVICE v8 unit_value(const Arguments *a, const Block *block, int unit, Cursor cursor, int, int)
+DEVICE v8 unit_value(const Arguments *a, const Block *block, const Slice *slice, int unit,
+                     const Unit *)
 {
     const int *s = a->sizes;
-    int pixel = unit / CHUNK_BLOCKS, column = cursor.chunk * CHUNK + unit % CHUNK_BLOCKS * 8;
-    int place = (pixel / TILE_W * x_columns(a) + pixel % TILE_W) * s[SIZE_STEP];
+    int pixel = unit / CHUNK_BLOCKS, column = slice->chunk * CHUNK + unit % CHUNK_BLOCKS * 8;
+    int place = (pixel / 8 * x_columns(a) + pixel % 8) * s[SIZE_STEP];
     unsigned at = block->x_at + (unsigned)(place * s[SIZE_C] * 4);
     v8 value;
     EACH_LANE {
@@ -243,7 +266,7 @@ DEVICE void list_places(const Arguments *a, const Block *block)
         column -= s[SIZE_ORIGIN];
         int plane = row % step * block->planes + column % step;
         int place = (plane * rows_each + row / step) * columns_each + column / step;
-        put_tap(block, n, (unsigned)(place * PITCH), k, s[SIZE_ORIGIN], s[SIZE_ORIGIN]);
+        put_tap(block, n, (unsigned)place * 16, k, s[SIZE_ORIGIN], s[SIZE_ORIGIN]);
     }
     for (int i = thread_index(); i < block->places; i += THREADS) {
         int column = i % columns_each, row = i / columns_each % rows_each;
@@ -254,17 +277,28 @@ DEVICE void list_places(const Arguments *a, const Block *block)
     }
 }
 
-/* 8 channels of a place; `top` and `left` are the place in x of the patch's first. */
-DEVICE v8 unit_value(const Arguments *a, const Block *block, int unit, Cursor cursor, int top,
-                     int left)
+DEVICE void fetch_unit(const Arguments *a, const Block *block, const Slice *slice, int unit,
+                       Unit *to)
 {
     const int *s = a->sizes;
     int place = load_shared<int>(block->places_at + (unsigned)(unit / CHUNK_BLOCKS) * 4);
-    int h = top + (place >> 16), w = left + (place & 0xffff);
-    int cb = cursor.chunk * CHUNK_BLOCKS + unit % CHUNK_BLOCKS;
-    if (h < 0 || h >= s[SIZE_H] || w < 0 || w >= s[SIZE_W] || cb >= channel_blocks(s[SIZE_C]))
+    int cb = slice->chunk * CHUNK_BLOCKS + unit % CHUNK_BLOCKS;
+    to->h = slice->top + (place >> 16);
+    to->w = slice->left + (place & 0xffff);
+    if (to->h >= s[SIZE_H] || to->w < 0 || to->w >= s[SIZE_W] || cb >= channel_blocks(s[SIZE_C]))
+        to->h = -1;
+    Fetch<words_of_x> fetch = { &to->x };
+    if (to->h >= 0)
+        read_x(a, block->n, cb, to->h, to->w, fetch);
+}
+
+DEVICE v8 unit_value(const Arguments *a, const Block *block, const Slice *slice, int unit,
+                     const Unit *from)
+{
+    int cb = slice->chunk * CHUNK_BLOCKS + unit % CHUNK_BLOCKS;
+    if (from->h < 0)
         return splat8(0);
-    return read_x(a, block->n, cb, h, w);
+    return read_x(a, block->n, cb, from->h, from->w, from->x);
 }
 
 #endif
@@ -306,97 +340,108 @@ DEVICE void copy_slab(const Arguments *a, const Block *block, const int64_t from
     }
 }
 
-/* As operands of the products. */
-DEVICE Unit unit_of(v8 value)
+DEVICE Slice slice_of(const Arguments *a, const Block *block, Cursor cursor, int first, int end,
+                      unsigned at)
 {
-    Unit unit;
-#if defined(PRECISION_BF16)
-    unit.words[0] = bf16_words(value);
+    Tap tap = load_tap(block, cursor.tap);
+    Slice slice = { cursor.chunk, block->row * a->sizes[SIZE_STEP] + tap.row,
+                    block->column * a->sizes[SIZE_STEP] + tap.column, first + thread_index(), end,
+                    at };
+    return slice;
+}
+
+/* The slice's next UNITS units of each thread. */
+DEVICE void fetch_units(const Arguments *a, const Block *block, const Slice *slice,
+                        Unit units[UNITS])
+{
+    UNROLL for (int i = 0; i < UNITS; i++)
+        if (slice->next + i * THREADS < slice->end)
+            fetch_unit(a, block, slice, slice->next + i * THREADS, &units[i]);
+}
+
+/* As operands into the patch. */
+DEVICE void put_unit(const Block *block, const Slice *slice, int unit, v8 value)
+{
+    unsigned at = slice->at + (unsigned)(unit / CHUNK_BLOCKS) * 16
+                + (unsigned)(unit % CHUNK_BLOCKS * UNIT_LAYERS) * block->layer;
+#ifdef PRECISION_BF16
+    store_shared(at, bf16_words(value));
 #else
 #ifdef PRECISION_TF32
     EACH_LANE value.lane[i] = bits_float(round_tf32(value.lane[i]));
 #endif
-    unit.words[0] = floats_words(value, 0);
-    unit.words[1] = floats_words(value, 1);
+    store_shared(at, floats_words(value, 0));
+    store_shared(at + block->layer, floats_words(value, 1));
 #endif
-    return unit;
 }
 
-DEVICE void put_unit(unsigned patch, int unit, const Unit *value)
+DEVICE void put_units(const Arguments *a, const Block *block, Slice *slice,
+                      const Unit units[UNITS])
 {
-    unsigned at = patch + (unsigned)(unit / CHUNK_BLOCKS * PITCH
-                                     + unit % CHUNK_BLOCKS * UNIT_WORDS * 16);
-    UNROLL for (int i = 0; i < UNIT_WORDS; i++)
-        store_shared(at + (unsigned)i * 16, value->words[i]);
+    UNROLL for (int i = 0; i < UNITS; i++) {
+        int unit = slice->next + i * THREADS;
+        if (unit < slice->end)
+            put_unit(block, slice, unit, unit_value(a, block, slice, unit, &units[i]));
+    }
+    slice->next += UNITS * THREADS;
 }
 
-/* The units from `first` to before `end` of the patch that the cursor needs. */
-DEVICE void read_patch(const Arguments *a, const Block *block, Cursor cursor, int first, int end,
-                       unsigned patch)
+DEVICE void read_slice(const Arguments *a, const Block *block, Slice *slice)
 {
-    const int *s = a->sizes;
-    Tap tap = load_tap(block, cursor.tap);
-    int top = block->row * s[SIZE_STEP] + tap.row;
-    int left = block->column * s[SIZE_STEP] + tap.column;
-    for (int unit = first + thread_index(); unit < end; unit += UNITS * THREADS) {
+    while (slice->next < slice->end) {
         Unit units[UNITS];
-        UNROLL for (int i = 0; i < UNITS; i++)
-            if (unit + i * THREADS < end)
-                units[i] = unit_of(unit_value(a, block, unit + i * THREADS, cursor, top, left));
-        UNROLL for (int i = 0; i < UNITS; i++)
-            if (unit + i * THREADS < end)
-                put_unit(patch, unit + i * THREADS, &units[i]);
+        fetch_units(a, block, slice, units);
+        put_units(a, block, slice, units);
     }
 }
 
 /* ---- products -------------------------------------------------------------------------------- */
 
-/* The lane's first address in a patch, from that of the tap's first pixel. */
-DEVICE unsigned lane_place(const Block *block)
+/* What a thread multiplies: bytes from the beginning of a slab, and of a patch from the place that
+ * the tap has for the block's first pixel; from there a row further, and a layer. */
+typedef struct { unsigned weights, x, row, layer; } Operands;
+
+DEVICE Operands operands_of_thread(const Block *block)
 {
-    int lane = thread_index() % 32, warp = thread_index() / 32;
-    int warp_m = warp % WARPS_M, warp_k = warp / WARPS_M / WARPS_N;
-#ifdef PRECISION_FP32
-    int pixel = warp_m * 16 + lane / 4, byte = 0;
+    int lane = thread_index() % 32, warp = thread_index() / 32, group = warp / WARPS_M;
+    unsigned row = (unsigned)block->plane_columns * 16;
+    unsigned x = (unsigned)(group * WARP_STEPS * 2) * block->layer;
+    unsigned weights = (unsigned)(group * WARP_STEPS * GROUPS * 512);
+#if defined(PRECISION_FP32)
+    x += (unsigned)(warp % WARPS_M * 2) * row + (unsigned)(lane / 4) * 16;
+    weights += (unsigned)(lane % 4) * 16;
+#elif defined(WARP_GROUPS)
+    x += (unsigned)(warp % WARPS_M / 4 * 8) * row;
 #else
-    int pixel = warp_m * 16 + lane % 16, byte = lane / 16 * 16;
+    x += (unsigned)(warp % WARPS_M * 2 + lane / 8 % 2) * row + (unsigned)(lane % 8) * 16
+       + (unsigned)(lane / 16) * block->layer;
+    weights += (unsigned)lane * 16;
 #endif
-    int place = pixel / TILE_W * block->plane_columns + pixel % TILE_W;
-    return (unsigned)(place * PITCH + warp_k * WARP_STEPS * 32 + byte);
+    Operands operands = { weights, x, row, block->layer };
+    return operands;
 }
 
-DEVICE unsigned lane_weights(void)
-{
-    int lane = thread_index() % 32, warp = thread_index() / 32;
-    int warp_n = warp / WARPS_M % WARPS_N, warp_k = warp / WARPS_M / WARPS_N;
-#ifdef PRECISION_FP32
-    return (unsigned)(warp_k * WARP_STEPS * 8 * TILE_K + warp_n * N_PAIRS * 16 + lane % 4 * 4) * 4;
-#else
-    return (unsigned)((warp_k * WARP_STEPS * GROUPS + warp_n * N_PAIRS) * 512 + lane * 16);
-#endif
-}
+#if defined(PRECISION_FP32)
 
-#ifdef PRECISION_FP32
-
-/* A lane has the pixels i + 8 m, i = lane / 4, and the result channels 4 j to 4 j + 3 of 16,
- * j = lane % 4: sums[m / 2][m % 2 * N_PAIRS + pair]. */
-DEVICE void multiply(Share *share, unsigned x_at, unsigned row_pitch, unsigned weights_at)
+/* A lane has the pixels i and i + 8, i = lane / 4, of 16, and the result channels 4 j to 4 j + 3,
+ * j = lane % 4, of 16: sums[m][n] are of pixel i + n % 2 * 8 and channels n / 2 * 16 + 4 j. */
+DEVICE void multiply(Share *share, const Operands *at)
 {
     UNROLL for (int c = 0; c < WARP_STEPS * 8; c += 4) {
-        word4 x[2 * M_TILES];
-        UNROLL for (int m = 0; m < 2 * M_TILES; m++) {
-            int pixel = m / 2 * WARPS_M * 16 + m % 2 * 8;
-            x[m] = load_shared<word4>(x_at + (unsigned)(pixel / TILE_W) * row_pitch
-                                      + (unsigned)(pixel % TILE_W * PITCH + c * 4));
-        }
+        word4 x[M_TILES][2];
+        UNROLL for (int m = 0; m < 2 * M_TILES; m++)
+            x[m / 2][m % 2] = load_shared<word4>(
+                at->x + (unsigned)(m / 2 * WARPS_M * 2 + m % 2) * at->row
+                + (unsigned)(c / 4) * at->layer);
         UNROLL for (int k = 0; k < 4; k++) {
-            UNROLL for (int pair = 0; pair < N_PAIRS; pair++) {
-                word4 w = load_shared<word4>(weights_at
-                                             + (unsigned)((c + k) * TILE_K + pair * 16) * 4);
-                UNROLL for (int m = 0; m < 2 * M_TILES; m++) {
-                    float *sums = share->sums[m / 2][m % 2 * N_PAIRS + pair];
-                    float value = bits_float(k == 0 ? x[m].x : k == 1 ? x[m].y
-                                           : k == 2 ? x[m].z : x[m].w);
+            UNROLL for (int n = 0; n < TILE_K / 8; n++) {
+                word4 w = load_shared<word4>(at->weights
+                                             + (unsigned)((c + k) * TILE_K + n / 2 * 16) * 4);
+                UNROLL for (int m = 0; m < M_TILES; m++) {
+                    float *sums = share->sums[m][n];
+                    const word4 *four = &x[m][n % 2];
+                    float value = bits_float(k == 0 ? four->x : k == 1 ? four->y
+                                           : k == 2 ? four->z : four->w);
                     sums[0] += value * bits_float(w.x);
                     sums[1] += value * bits_float(w.y);
                     sums[2] += value * bits_float(w.z);
@@ -407,19 +452,40 @@ DEVICE void multiply(Share *share, unsigned x_at, unsigned row_pitch, unsigned w
     }
 }
 
+#elif defined(WARP_GROUPS)
+
+/* Begins the products: they are done after group_wait. */
+DEVICE void multiply(Share *share, const Operands *at)
+{
+    group_fence();
+    UNROLL for (int step = 0; step < WARP_STEPS; step++) {
+        uint64_t w = group_operand(at->weights + (unsigned)(step * GROUPS * 512), 128, 256);
+        UNROLL for (int m = 0; m < M_TILES; m++) {
+            uint64_t x = group_operand(at->x + (unsigned)(step * 2) * at->layer
+                                       + (unsigned)(m * WARPS_M * 2) * at->row, at->layer, at->row);
+#ifdef PRECISION_BF16
+            group_multiply_bf16<TILE_K>(share->sums[m], x, w);
+#else
+            group_multiply_tf32<TILE_K>(share->sums[m], x, w);
+#endif
+        }
+    }
+    group_commit();
+}
+
 #else
 
-DEVICE void multiply(Share *share, unsigned x_at, unsigned row_pitch, unsigned weights_at)
+DEVICE void multiply(Share *share, const Operands *at)
 {
     UNROLL for (int step = 0; step < WARP_STEPS; step++) {
-        unsigned x[M_TILES][4], w[N_PAIRS][4];
+        unsigned x[M_TILES][4], w[GROUPS][4];
         UNROLL for (int m = 0; m < M_TILES; m++)
-            load_matrices(x[m], x_at + (unsigned)(m * WARPS_M * 16 / TILE_W) * row_pitch
-                                + (unsigned)(step * 32));
-        UNROLL for (int n = 0; n < N_PAIRS; n++)
-            load_matrices(w[n], weights_at + (unsigned)((step * GROUPS + n) * 512));
+            load_matrices(x[m], at->x + (unsigned)(step * 2) * at->layer
+                                + (unsigned)(m * WARPS_M * 2) * at->row);
+        UNROLL for (int n = 0; n < GROUPS; n++)
+            load_matrices(w[n], at->weights + (unsigned)((step * GROUPS + n) * 512));
         UNROLL for (int m = 0; m < M_TILES; m++) {
-            UNROLL for (int n = 0; n < 2 * N_PAIRS; n++) {
+            UNROLL for (int n = 0; n < TILE_K / 8; n++) {
 #ifdef PRECISION_BF16
                 multiply_bf16(share->sums[m][n], x[m], w[n / 2] + n % 2 * 2);
 #else
@@ -446,9 +512,8 @@ DEVICE void convolve(const Arguments *a, const Block *block, Share *share)
     const int *s = a->sizes;
     int chunks = s[SIZE_STEPS] / CHUNK_STEPS, units = block->places * CHUNK_BLOCKS;
     int slice = s[SIZE_TAPWISE] ? units : divide_up(units, block->taps);
-    unsigned patch_bytes = (unsigned)block->places * PITCH, patch = PATCHES;
-    unsigned row_pitch = (unsigned)block->plane_columns * PITCH;
-    unsigned x_at = lane_place(block), weights_at = lane_weights();
+    unsigned patch_bytes = block->layer * (CHUNK_STEPS * 2), patch = PATCHES;
+    const Operands first_operands = operands_of_thread(block);
     int64_t from[THREAD_PIECES];
     UNROLL for (int i = 0; i < THREAD_PIECES; i++)
         from[i] = piece_from(a, block, i * THREADS + thread_index());
@@ -461,9 +526,13 @@ DEVICE void convolve(const Arguments *a, const Block *block, Share *share)
         copy_commit();
         advance(&copied, block->taps);
     }
-    read_patch(a, block, now, 0, units, patch);
+    Slice all = slice_of(a, block, now, 0, units, patch);
+    read_slice(a, block, &all);
     while (now.chunk < chunks) {
         copy_wait<STAGES - 2>();
+#ifdef WARP_GROUPS
+        group_fence_shared();
+#endif
         barrier();
         if (copied.chunk < chunks)
             copy_slab(a, block, from, copied, (unsigned)(stage ? stage - 1 : STAGES - 1) * SLAB);
@@ -476,10 +545,19 @@ DEVICE void convolve(const Arguments *a, const Block *block, Share *share)
         Cursor wanted = { s[SIZE_TAPWISE] ? next.tap : 0,
                           s[SIZE_TAPWISE] ? next.chunk : now.chunk + 1 };
         int first = s[SIZE_TAPWISE] ? 0 : now.tap * slice;
-        if (wanted.chunk < chunks)
-            read_patch(a, block, wanted, first, least(first + slice, units), other);
-        multiply(share, patch + x_at + load_tap(block, now.tap).place, row_pitch,
-                 (unsigned)stage * SLAB + weights_at);
+        int end = wanted.chunk < chunks ? least(first + slice, units) : first;
+        Slice more = slice_of(a, block, wanted, first, end, other);
+        Unit units_on_way[UNITS];
+        fetch_units(a, block, &more, units_on_way);
+        Operands operands = first_operands;
+        operands.x += patch + load_tap(block, now.tap).place;
+        operands.weights += (unsigned)stage * SLAB;
+        multiply(share, &operands);
+        put_units(a, block, &more, units_on_way);
+        read_slice(a, block, &more);
+#ifdef WARP_GROUPS
+        group_wait();
+#endif
         if (s[SIZE_TAPWISE] || next.tap == 0)
             patch = other;
         stage = stage + 1 == STAGES ? 0 : stage + 1;
@@ -500,25 +578,20 @@ DEVICE unsigned result_at(int pixel, int channel)
 DEVICE void put_share(const Share *share)
 {
     int lane = thread_index() % 32, warp = thread_index() / 32;
-    int first_pixel = warp % WARPS_M * 16;
-    int first_channel = warp / WARPS_M % WARPS_N * N_PAIRS * 16;
-    unsigned at = (unsigned)(warp / WARPS_M / WARPS_N * TILE_PIXELS * RESULT_PITCH);
+    unsigned at = (unsigned)(warp / WARPS_M * PIXELS * RESULT_PITCH);
     UNROLL for (int m = 0; m < M_TILES; m++) {
-        UNROLL for (int n = 0; n < 2 * N_PAIRS; n++) {
+        int pixel = (m * WARPS_M + warp % WARPS_M) * 16 + lane / 4;
+        UNROLL for (int n = 0; n < TILE_K / 8; n++) {
             const float *sums = share->sums[m][n];
 #ifdef PRECISION_FP32
-            int pixel = first_pixel + m * WARPS_M * 16 + n / N_PAIRS * 8 + lane / 4;
-            int channel = first_channel + n % N_PAIRS * 16 + lane % 4 * 4;
             word4 four = { float_bits(sums[0]), float_bits(sums[1]), float_bits(sums[2]),
                            float_bits(sums[3]) };
-            store_shared(at + result_at(pixel, channel), four);
+            store_shared(at + result_at(pixel + n % 2 * 8, n / 2 * 16 + lane % 4 * 4), four);
 #else
-            int pixel = first_pixel + m * WARPS_M * 16 + lane / 4;
-            int channel = first_channel + n * 8 + lane % 4 * 2;
             word2 low = { float_bits(sums[0]), float_bits(sums[1]) };
             word2 high = { float_bits(sums[2]), float_bits(sums[3]) };
-            store_shared(at + result_at(pixel, channel), low);
-            store_shared(at + result_at(pixel + 8, channel), high);
+            store_shared(at + result_at(pixel, n * 8 + lane % 4 * 2), low);
+            store_shared(at + result_at(pixel + 8, n * 8 + lane % 4 * 2), high);
 #endif
         }
     }
@@ -527,8 +600,8 @@ DEVICE void put_share(const Share *share)
 DEVICE v8 result_of(int pixel, int cb)
 {
     v8 value = splat8(0);
-    UNROLL for (int k = 0; k < WARPS_K; k++) {
-        unsigned at = (unsigned)(k * TILE_PIXELS * RESULT_PITCH);
+    UNROLL for (int k = 0; k < GROUPS_K; k++) {
+        unsigned at = (unsigned)(k * PIXELS * RESULT_PITCH);
         v8 part = words_floats(load_shared<word4>(at + result_at(pixel, cb * 8)),
                                load_shared<word4>(at + result_at(pixel, cb * 8 + 4)));
         value = k ? value + part : part;
@@ -536,28 +609,29 @@ DEVICE v8 result_of(int pixel, int cb)
     return value;
 }
 
-/* One part of the block's. */
-DEVICE void write_part(const Arguments *a, const Block *block, int part_row, int part_column)
+/* The part whose first row is the block's `first`. */
+DEVICE void write_part(const Arguments *a, const Block *block, int first)
 {
     const int *s = a->sizes;
     int blocks = channel_blocks(s[SIZE_K]), phases = s[SIZE_PHASES];
+    int height = s[SIZE_PART_HEIGHT];
     int lane = thread_index() % LANES, cb = block->first_cb + lane;
-    int first = (part_row * TILE_W * PART_H) + part_column * PART_W;
     Accumulators sums;
     clear_y(&sums);
     if (cb < blocks) {
-        for (int i = thread_index() / LANES; i < PART_H * PART_W; i += THREADS / LANES) {
-            int pixel = first + i / PART_W * TILE_W + i % PART_W;
-            int p = (block->row + pixel / TILE_W) * phases + block->row_phase;
-            int q = (block->column + pixel % TILE_W) * phases + block->column_phase;
+        int end = (first + height) * 8;
+        for (int i = first * 8 + thread_index() / LANES; i < end; i += THREADS / LANES) {
+            int p = (block->row + i / 8) * phases + block->row_phase;
+            int q = (block->column + i % 8) * phases + block->column_phase;
             if (p < s[SIZE_P] && q < s[SIZE_Q])
-                write_y(a, block->n, cb, p, q, result_of(pixel, lane), &sums);
+                write_y(a, block->n, cb, p, q, result_of(i, lane), &sums);
         }
     }
-    int row = block->row / PART_H + part_row, column = block->column / PART_W + part_column;
+    int row = (block->row + first) / height, column = block->column / 8;
     int part = ((row * s[SIZE_PART_COLUMNS] + column) * phases + block->row_phase) * phases
              + block->column_phase;
-    finish_block(a, block->n, part, cb, blocks, LANES, &sums, MERGE_OFFSET);
+    finish_block(a, block->n, part, cb, blocks, LANES, &sums,
+                 height < ROWS ? GROUPS_K * PIXELS * RESULT_PITCH : 0);
 }
 
 ENTRY
@@ -571,7 +645,7 @@ ENTRY
 #endif
     Share share;
     UNROLL for (int m = 0; m < M_TILES; m++)
-        UNROLL for (int n = 0; n < 2 * N_PAIRS; n++)
+        UNROLL for (int n = 0; n < TILE_K / 8; n++)
             UNROLL for (int i = 0; i < 4; i++)
                 share.sums[m][n][i] = 0;
     barrier();
@@ -580,9 +654,7 @@ ENTRY
     barrier();
     put_share(&share);
     barrier();
-    for (int row = 0; row < PARTS_H; row++)
-        for (int column = 0; column < PARTS_W; column++)
-            if (block.row + row * PART_H < s[SIZE_PART_ROWS] * PART_H
-                && block.column + column * PART_W < s[SIZE_PART_COLUMNS] * PART_W)
-                write_part(a, &block, row, column);
+    int end = least(ROWS, s[SIZE_PART_ROWS] * s[SIZE_PART_HEIGHT] - block.row);
+    for (int first = 0; first < end; first += s[SIZE_PART_HEIGHT])
+        write_part(a, &block, first);
 }

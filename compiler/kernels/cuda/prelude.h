@@ -184,6 +184,52 @@ DEVICE void store_partials(float *partials, int64_t part, int blocks, int cb, co
     }
 }
 
+/* Where a generated read function takes the elements of tensors from. A template that wants to load
+ * before it computes calls it twice: with a Fetch, which keeps what it loads, in WORDS words, and
+ * gives zeros, so that nothing else of the function remains; then with what was fetched. */
+struct Direct {
+    template <class T> DEVICE_MEMBER v8 load(int, const T *at) const { return load8(at); }
+    template <class T> DEVICE_MEMBER v8 load_plain(int, const T *at, int64_t plane,
+                                                   int channels) const
+    {
+        return load_plain8(at, plane, channels);
+    }
+};
+template <int WORDS> struct Fetched {
+    word4 words[WORDS];
+    DEVICE_MEMBER v8 load(int i, const bf16 *) const { return words_bf16(words[i]); }
+    DEVICE_MEMBER v8 load(int i, const float *) const
+    {
+        return words_floats(words[i], words[i + 1]);
+    }
+    template <class T> DEVICE_MEMBER v8 load_plain(int i, const T *, int64_t, int) const
+    {
+        return words_floats(words[i], words[i + 1]);
+    }
+};
+template <int WORDS> struct Fetch {
+    Fetched<WORDS> *to;
+    DEVICE_MEMBER v8 load(int i, const bf16 *at) const
+    {
+        to->words[i] = load_global((const word4 *)at);
+        return splat8(0);
+    }
+    DEVICE_MEMBER v8 load(int i, const float *at) const
+    {
+        to->words[i] = load_global((const word4 *)at);
+        to->words[i + 1] = load_global((const word4 *)at + 1);
+        return splat8(0);
+    }
+    template <class T> DEVICE_MEMBER v8 load_plain(int i, const T *at, int64_t plane,
+                                                   int channels) const
+    {
+        v8 value = load_plain8(at, plane, channels);
+        to->words[i] = floats_words(value, 0);
+        to->words[i + 1] = floats_words(value, 1);
+        return splat8(0);
+    }
+};
+
 /* ---- functions of expressions ---------------------------------------------------------------- */
 
 #define LANE_FUNCTION(NAME, EXPRESSION) \

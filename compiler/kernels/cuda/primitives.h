@@ -27,9 +27,12 @@ typedef unsigned long long uint64_t;
 #pragma nv_diag_suppress 177 /* functions that a kernel does not call */
 #define DEVICE_MEMBER __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
-/* A kernel's head: THREADS a block; `arguments` lies in constant memory. */
+/* A kernel's head: THREADS a block; `arguments` lies in constant memory. A template may define anew
+ * how many blocks must fit a processor together: 0 leaves it to the compiler, which may rather spill
+ * a few registers than have a block less. */
+#define LEAST_BLOCKS 0
 #define ENTRY \
-    extern "C" __global__ void __launch_bounds__(THREADS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, LEAST_BLOCKS) \
     KERNEL(const __grid_constant__ Arguments arguments)
 
 extern __shared__ __align__(1024) unsigned char shared_bytes[];
@@ -136,6 +139,72 @@ DEVICE void multiply_tf32(float d[4], const unsigned a[4], const unsigned b[2])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
+
+/* ---- small matrices: four warps together, on sm_90a alone ------------------------------------ */
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define GROUP_PRODUCTS
+
+/* Products of a warp group, four neighbouring warps of which the first is a multiple of 4, run
+ * beside other instructions: their sums must be left alone from group_fence, which stands before
+ * the first product after they were touched, to group_wait, which waits for all that group_commit
+ * has closed. They see what threads wrote into shared memory if those have called
+ * group_fence_shared and a barrier then. */
+DEVICE void group_fence(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void group_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+DEVICE void group_wait(void) { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+DEVICE void group_fence_shared(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* An operand in shared memory: 16 bytes a row (a column of b), 8 of them behind each other; the
+ * second half of their numbers `half` bytes further, the next 8 rows `next` bytes further. */
+DEVICE uint64_t group_operand(unsigned at, unsigned half, unsigned next)
+{
+    return (uint64_t)(shared_address(at) >> 4 & 0x3fff) | (uint64_t)(half >> 4) << 16
+         | (uint64_t)(next >> 4) << 32;
+}
+
+#define REGISTERS_0_15 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define REGISTERS_0_31 \
+    REGISTERS_0_15 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define REGISTERS_0_63 \
+    REGISTERS_0_31 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47" \
+                   ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define SUMS(N) "+f"(d[N][0]), "+f"(d[N][1]), "+f"(d[N][2]), "+f"(d[N][3])
+#define SUMS_4(N) SUMS(N), SUMS(N + 1), SUMS(N + 2), SUMS(N + 3)
+/* D, A, B: names of registers; YES: of one that is not 0: d is added to; ENDING: not transposed. */
+#define GROUP_PRODUCT(SHAPE, TYPES, D, A, B, YES, ENDING, ...) \
+    asm volatile("{ .reg .pred yes; setp.ne.b32 yes, " YES ", 0;\n" \
+                 "wgmma.mma_async.sync.aligned." SHAPE "." TYPES \
+                 " {" D "}, " A ", " B ", yes, 1, 1" ENDING "; }" \
+                 : __VA_ARGS__ : "l"(a), "l"(b), "r"(1))
+#define GROUP_PRODUCTS_OF(DEPTH, TYPES, ENDING) \
+    if constexpr (COLUMNS == 32) \
+        GROUP_PRODUCT("m64n32" DEPTH, TYPES, REGISTERS_0_15, "%16", "%17", "%18", ENDING, \
+                      SUMS_4(0)); \
+    if constexpr (COLUMNS == 64) \
+        GROUP_PRODUCT("m64n64" DEPTH, TYPES, REGISTERS_0_31, "%32", "%33", "%34", ENDING, \
+                      SUMS_4(0), SUMS_4(4)); \
+    if constexpr (COLUMNS == 128) \
+        GROUP_PRODUCT("m64n128" DEPTH, TYPES, REGISTERS_0_63, "%64", "%65", "%66", ENDING, \
+                      SUMS_4(0), SUMS_4(4), SUMS_4(8), SUMS_4(12))
+
+/* d += a b: a is 64 x 16, b 16 x COLUMNS (32, 64 or 128), bf16. Of d each warp has 16 rows, d[n] is
+ * columns 8 n to 8 n + 7 as in multiply_bf16. */
+template <int COLUMNS> DEVICE void group_multiply_bf16(float (*d)[4], uint64_t a, uint64_t b)
+{
+    GROUP_PRODUCTS_OF("k16", "f32.bf16.bf16", ", 0, 0");
+}
+/* The same with a 64 x 8 and b 8 x COLUMNS, floats that round_tf32 has rounded. */
+template <int COLUMNS> DEVICE void group_multiply_tf32(float (*d)[4], uint64_t a, uint64_t b)
+{
+    GROUP_PRODUCTS_OF("k8", "f32.tf32.tf32", "");
+}
+#endif
+
+/* ---- numbers -------------------------------------------------------------------------------- */
 
 DEVICE unsigned float_bits(float x) { return __float_as_uint(x); }
 DEVICE float bits_float(unsigned x) { return __uint_as_float(x); }

@@ -196,6 +196,23 @@ Graph *case_graph(const Case *test, Program program, Compilation *c, Outcome *ou
     return graph;
 }
 
+/* Leaves every step one way to be launched. */
+static void keep_launch(Plan *plan, int launch)
+{
+    for (int i = 0; i < plan->n_targets; i++)
+        for (int j = 0; j < plan->targets[i].n_programs; j++) {
+            PlanProgram *program = &plan->targets[i].programs[j];
+            for (int k = 0; k < program->n_steps; k++) {
+                PlanStep *step = &program->steps[k];
+                if (step->n_launches < 2)
+                    continue;
+                step->launches[0] = step->launches[launch % step->n_launches];
+                step->kernel = step->launches[0].kernel;
+                step->n_launches = 1;
+            }
+        }
+}
+
 Plan *case_plan(const Case *test, Outcome *outcome)
 {
     bool temporary;
@@ -217,6 +234,8 @@ Plan *case_plan(const Case *test, Outcome *outcome)
     if (!plan)
         problem(outcome, "no plan: %s%s", written ? error.text : "the compiler says:\n",
                 written ? "" : text);
+    if (plan && test->launch)
+        keep_launch(plan, test->launch);
     free(text);
     unlink(plan_path);
     arena_close(c.arena);

@@ -1,5 +1,5 @@
-/* The networks of models/, small by their params, as test_nets.c (host) and simt/test_simt_nets.c
- * (emulated CUDA device) run them: training from fixed values, and the losses that were recorded.
+/* The networks of models/, small by their params, as test_nets.c (host) and cuda_nets.c (CUDA devices,
+ * emulated or real) run them: training from fixed values, and the losses that were recorded.
  */
 #ifndef NETS_H
 #define NETS_H

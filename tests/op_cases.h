@@ -1,5 +1,5 @@
 /* Every operator of the language in small models of random sizes: a table that several targets are
- * tested with (test_ops.c on the host, simt/test_simt_ops.c on the emulated CUDA device).
+ * tested with (test_ops.c on the host, cuda_ops.c on CUDA devices, emulated or real).
  */
 #ifndef OP_CASES_H
 #define OP_CASES_H

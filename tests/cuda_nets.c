@@ -1,0 +1,171 @@
+/* See cuda_cases.h. Whole networks, fused, in float32, tf32 and bf16.
+ *
+ *   oracle    every result and gradient, in train, evaluate and predict, against float64. In tf32 and
+ *             bf16 of a copy of the network in which nothing jumps (silu for relu, means for maxima):
+ *             else the oracle and the device would take different sides at many places, and gradients
+ *             would differ by what that does, not by their rounding
+ *   losses    of the first steps of training, with Adam, against those recorded on the host
+ */
+#include "cuda_cases.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "nets.h"
+
+typedef struct {
+    const char *target;
+    bool smooth;               /* see above */
+    double tolerance;          /* of each tensor */
+    double all_gradients;      /* of the parameters' gradients together */
+    int steps;                 /* of training */
+    double first_loss, losses; /* how far the losses may be off, relative */
+} Mode;
+
+/* Rounding the operands of every product to tf32, and nothing else, in the float64 oracle puts U-Net's
+ * gradients together off by 2e-3 to 3.5e-3, those of bf16 by 2e-2 to 3e-2: some forty products lie
+ * between the pictures and the first gradient. Single tensors, small differences of large sums, are
+ * off by three times as much. The tolerances leave little beside that. */
+static const Mode modes[] = {
+    {"cuda-fp32", false, 1e-4, 1e-5, 3, 1e-5, 5e-3},
+    {"cuda-tf32", true, 1.5e-2, 4e-3, 3, 1e-5, 5e-3},
+    {"cuda-bf16", true, 0.15, 4e-2, 3, 1e-3, 2e-2},
+};
+enum { N_MODES = sizeof modes / sizeof *modes };
+/* Those that run without `all`. */
+static const char *const names[] = {"unet", "resnet34_unet"};
+
+static int passed, failed;
+
+static void judge(bool good, const char *target, const char *net, const char *why)
+{
+    if (!good)
+        printf("FAIL %s, %s: %s\n", target, net, why);
+    *(good ? &passed : &failed) += 1;
+    fflush(stdout);
+}
+
+/* ---- networks without jumps ------------------------------------------------------------------ */
+
+/* Copies of all models, without jumps, into a new folder. */
+static bool write_smooth(char folder[64])
+{
+    static const char *const files[] = {"unet.seg", "resnet34_unet.seg", "resnet34.seg",
+                                        "blocks.seg"};
+    snprintf(folder, 64, "/tmp/seg-smooth-XXXXXX");
+    bool ok = mkdtemp(folder) != NULL;
+    for (int i = 0; i < 4 && ok; i++) {
+        char path[200];
+        size_t size;
+        snprintf(path, sizeof path, "models/%s", files[i]);
+        char *text = file_read(path, &size, NULL);
+        ok = text != NULL;
+        if (ok)
+            text = without_jumps(text);
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        FILE *out = fopen(path, "w");
+        ok = ok && out && fputs(text, out) >= 0;
+        if (out)
+            fclose(out);
+        free(text);
+    }
+    return ok;
+}
+
+static void remove_smooth(const char *folder)
+{
+    static const char *const files[] = {"unet.seg", "resnet34_unet.seg", "resnet34.seg",
+                                        "blocks.seg"};
+    char path[200];
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
+/* ---- the tests --------------------------------------------------------------------------------- */
+
+static void test_oracle(const Net *net, const Mode *mode, Device *device, const char *folder)
+{
+    static Outcome outcome;
+    char path[200];
+    Case test = net_case(net);
+    memset(&outcome, 0, sizeof outcome);
+    snprintf(path, sizeof path, "%s%s", folder, strrchr(net->path, '/'));
+    if (mode->smooth)
+        test.path = path;
+    test.tolerance = mode->tolerance;
+    test.all_gradients = mode->all_gradients;
+    test.fused_only = true;
+    judge(compare_case(&test, device, &outcome), mode->target, net->name, outcome.problem);
+    printf("%s %s: gradients together %.1e, largest error of a tensor %.1e: %s\n", mode->target,
+           net->name, outcome.gradients, outcome.worst, outcome.where);
+}
+
+static void test_losses(const Net *net, const Mode *mode, Device *device)
+{
+    static Outcome outcome;
+    Error error = {0};
+    char path[200], why[200] = "";
+    double want[STEPS];
+    Case test = net_case(net);
+    test.target = mode->target;
+    Plan *plan = case_plan(&test, &outcome);
+    Executor *executor = plan ? open_training(plan, device, net->batch, &error) : NULL;
+    snprintf(path, sizeof path, "tests/golden/nets/%s.want", net->name);
+    bool ok = executor && read_losses(path, want);
+    judge(ok, mode->target, net->name, plan ? error.text : outcome.problem);
+    for (int i = 0; i < mode->steps && ok; i++) {
+        float loss;
+        ok = train_step(executor, plan, mode->target, i + 1, net->batch, 1e-3, &loss, &error);
+        snprintf(why, sizeof why, "step %d: %.100s: loss %.7g, recorded %.7g", i + 1, error.text,
+                 (double)loss, want[i]);
+        double off = fabs(loss - want[i]) / want[i];
+        judge(ok && off <= (i ? mode->losses : mode->first_loss), mode->target, net->name, why);
+        printf("%s %s, step %d: loss %.7g, off by %.1e\n", mode->target, net->name, i + 1,
+               (double)loss, off);
+    }
+    executor_close(executor);
+    if (plan)
+        plan_close(plan);
+}
+
+static bool is_wanted(const CudaCases *wanted, const char *name)
+{
+    for (int k = 0; k < 2; k++)
+        if (strcmp(name, names[k]) == 0 || wanted->all)
+            return !wanted->name || strcmp(name, wanted->name) == 0;
+    return false;
+}
+
+static void run_mode(const CudaCases *wanted, const Mode *mode, const char *folder)
+{
+    Error error = {0};
+    Device *device = wanted->open(mode->target, &error);
+    int turn = 0;
+    judge(device != NULL, mode->target, "device", error.text);
+    for (int i = 0; i < n_nets && device; i++)
+        if (!nets[i].winograd && is_wanted(wanted, nets[i].name)
+            && (wanted->shards < 2 || turn++ % wanted->shards == wanted->shard)) {
+            test_oracle(&nets[i], mode, device, folder);
+            test_losses(&nets[i], mode, device);
+        }
+    if (device)
+        device_close(device);
+}
+
+int cuda_nets(const CudaCases *wanted)
+{
+    char folder[64];
+    judge(write_smooth(folder), "models", "smooth", "cannot be written");
+    for (int i = 0; i < N_MODES; i++)
+        if (!wanted->target || strcmp(modes[i].target, wanted->target) == 0)
+            run_mode(wanted, &modes[i], folder);
+    remove_smooth(folder);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

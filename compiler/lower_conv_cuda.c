@@ -23,7 +23,8 @@ enum {
     PACK_THREADS = 256,
 };
 
-/* A candidate: the defines of conv.cu, and how fast its products are, in percent. */
+/* A candidate: the defines of conv.cu, and how fast its products are, in percent; 0: never the
+ * default. */
 typedef struct {
     int threads, rows, tile_k, chunk_steps, stages, groups_k, rate;
     const char *defines, *few_inputs_defines;
@@ -36,9 +37,11 @@ typedef struct {
     { THREADS, ROWS, K, CHUNK, STAGES, GROUPS, RATE,                                               \
       DEFINES(THREADS, ROWS, K, CHUNK, STAGES, GROUPS),                                            \
       "#define FEW_INPUTS\n" DEFINES(THREADS, ROWS, K, CHUNK, STAGES, GROUPS) }
+#define TILE_OF_WARP_GROUPS(THREADS, ROWS, K, CHUNK, STAGES, GROUPS)                               \
+    { THREADS, ROWS, K, CHUNK, STAGES, GROUPS, 0,                                                  \
+      "#define WARP_GROUPS\n" DEFINES(THREADS, ROWS, K, CHUNK, STAGES, GROUPS), NULL }
 
-/* At most 4 suit a layer: of a TILE_K for few result channels only this, and ROWS no more than the
- * map has. */
+/* At most 4 suit a layer. */
 static const Tile tiles_of_matrices[] = {
     TILE(128, 32, 32, 2, 4, 1, 75),
     TILE(128, 16, 32, 2, 4, 1, 60),
@@ -47,6 +50,9 @@ static const Tile tiles_of_matrices[] = {
     TILE(128, 16, 64, 2, 4, 1, 85),
     TILE(256, 8, 64, 4, 4, 2, 70),
     TILE(128, 16, 128, 2, 4, 1, 100),
+    TILE_OF_WARP_GROUPS(256, 8, 64, 4, 4, 2),
+    TILE_OF_WARP_GROUPS(128, 32, 64, 2, 4, 1),
+    TILE_OF_WARP_GROUPS(128, 16, 128, 2, 4, 1),
 };
 /* Plain products: a thread has many sums. */
 static const Tile tiles_of_floats[] = {
@@ -179,26 +185,30 @@ static void add_launch(const ConvShape *s, const Window *w, const Tile *tile,
     };
 }
 
-/* Would the tile waste nothing that another does not? */
+/* Is the tile one of those between which the device should decide? */
 static bool suits(const ConvShape *s, const Window *w, const Tile *tile)
 {
     const int64_t most_k = s->K <= 32 ? 32 : s->K <= 64 ? 64 : 128;
-    return tile->rows >= w->part_height && tile->rows <= most(w->part_height, w->rows)
-        && tile->tile_k <= most_k && 2 * tile->tile_k >= most_k
-        && w->steps % tile->chunk_steps == 0 && tile_bytes(s, w, tile) <= SHARED_BYTES;
+    const int64_t most_rows = most(w->part_height, least(w->rows, 2 * w->part_height));
+    const bool groups = tile->rate == 0;
+    return tile->rows >= w->part_height && tile->rows <= most_rows
+        && tile->tile_k <= most_k && tile->tile_k >= least(most_k, 64)
+        && w->steps % tile->chunk_steps == 0 && tile_bytes(s, w, tile) <= SHARED_BYTES
+        && !(groups && (w->few_inputs || (tile->tile_k < most_k && most_rows >= 16)));
 }
 
-/* All tiles that fit, the cheapest first. */
+/* All tiles that suit, the cheapest first. */
 static void choose_tiles(const ConvShape *s, const Window *w, const Tile *tiles, int n,
                          ConvCudaLowering *out)
 {
     double best = 0;
     for (int i = 0; i < n; i++) {
-        const Tile *tile = &tiles[i];
-        if (!suits(s, w, tile))
+        if (!suits(s, w, &tiles[i]))
             continue;
-        const double cost = tile_cost(s, w, tile);
-        add_launch(s, w, tile, out);
+        add_launch(s, w, &tiles[i], out);
+        if (tiles[i].rate == 0)
+            continue;
+        const double cost = tile_cost(s, w, &tiles[i]);
         if (out->n_launches > 1 && cost < best) {
             CudaLaunch first = out->launches[out->n_launches - 1];
             out->launches[out->n_launches - 1] = out->launches[0];

@@ -123,6 +123,47 @@ DEVICE void multiply_tf32(float d[4], const unsigned a[4], const unsigned b[2], 
 {
     simt_multiply_tf32(d, a, b, line);
 }
+
+/* Products of a warp group: when they are given, not later. An operand's addresses go through the
+ * same 64 bits as on the device. */
+#define GROUP_PRODUCTS
+DEVICE void group_fence(void) {}
+DEVICE void group_commit(void) {}
+DEVICE void group_wait(void) {}
+DEVICE void group_fence_shared(void) {}
+DEVICE uint64_t group_operand(unsigned at, unsigned half, unsigned next)
+{
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(half >> 4) << 16 | (uint64_t)(next >> 4) << 32;
+}
+/* Where a lane's row of four matrices begins: 8 rows and the next 8, of the first half and of the
+ * second. */
+DEVICE unsigned group_address(uint64_t operand, int eight, int half, int row)
+{
+    unsigned first = operand & 0x3fff, to_half = operand >> 16 & 0x3fff, next = operand >> 32 & 0x3fff;
+    return (first + (unsigned)half * to_half + (unsigned)eight * next + (unsigned)row) * 16;
+}
+template <int COLUMNS, class Multiply>
+DEVICE void group_multiply(float (*d)[4], uint64_t a, uint64_t b, Multiply multiply, int line)
+{
+    int lane = thread_index() % 32, first = thread_index() / 32 % 4 * 2;
+    unsigned rows[4], columns[4];
+    load_matrices(rows, group_address(a, first + lane / 8 % 2, lane / 16, lane % 8), line);
+    for (int n = 0; n < COLUMNS / 8; n += 2) {
+        load_matrices(columns, group_address(b, n + lane / 16, lane / 8 % 2, lane % 8), line);
+        multiply(d[n], rows, columns, line);
+        multiply(d[n + 1], rows, columns + 2, line);
+    }
+}
+template <int COLUMNS>
+DEVICE void group_multiply_bf16(float (*d)[4], uint64_t a, uint64_t b, CALLER)
+{
+    group_multiply<COLUMNS>(d, a, b, simt_multiply_bf16, line);
+}
+template <int COLUMNS>
+DEVICE void group_multiply_tf32(float (*d)[4], uint64_t a, uint64_t b, CALLER)
+{
+    group_multiply<COLUMNS>(d, a, b, simt_multiply_tf32, line);
+}
 #undef CALLER
 
 DEVICE unsigned float_bits(float x)

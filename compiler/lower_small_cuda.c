@@ -2,11 +2,11 @@
  *
  * A part of a sample is what one thread block does, and what has a row of partial sums for every
  * fused reduction. So few pixels in it mean many blocks, which a small map needs at a small batch;
- * many pixels mean few rows. Threads side by side take neighbouring channel blocks, so that a warp's
- * accesses are whole cache lines: 8 of them at most, because more would leave less pixels for the
+ * many pixels mean few rows. Threads side by side take neighbouring channel blocks, so that what a
+ * warp reads is whole cache lines: 8 of them at most, because more would leave less pixels for the
  * same number of blocks.
  *
- * Everything depends on sizes alone, never on the machine; the numbers suit some 130 multiprocessors.
+ * All depends on sizes alone, never on the machine; the numbers suit some 130 multiprocessors.
  */
 #include "lower_small_cuda.h"
 
@@ -27,7 +27,8 @@ enum {
     MOST_STEPS = 8,             /* pixels that a thread does one after the other */
     LARGE_SAMPLE = 8192,        /* pixels: more than one thread block should walk over */
     MOST_PARTS = 256,           /* of a large sample */
-    WINDOW_TABLE = 16384,       /* bytes: TABLE of max_pool_grad.cu */
+    WINDOW_TABLE = 32768,       /* bytes: TABLE of max_pool_grad.cu; */
+    PLACES_BYTES = 32,          /* of a window and lane in it */
 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -52,7 +53,7 @@ typedef enum {
 typedef struct {
     const char *name;
     Division division;
-    int shared;                 /* own bytes of shared memory: a pixel (BY_WHOLE_PIXELS), a thread */
+    int shared;                 /* own bytes of shared memory: a pixel (BY_WHOLE_PIXELS) or thread */
     int workspace;              /* bytes that a part of a large sample stores, a channel block */
     bool window;                /* has WINDOW: the attribute kernel where it is small */
 } Template;
@@ -153,7 +154,8 @@ static int64_t tile_width(int64_t pixels) { return pixels < 16 ? 4 : pixels < 64
 static bool windows_fit(const int64_t *s, int64_t lanes)
 {
     int64_t width = tile_width(WALK_THREADS / lanes);
-    return ((width + s[SIZE_KERNEL] - 2) / s[SIZE_STRIDE] + 1) * lanes * 16 <= WINDOW_TABLE;
+    return ((width + s[SIZE_KERNEL] - 2) / s[SIZE_STRIDE] + 1) * lanes * PLACES_BYTES
+        <= WINDOW_TABLE;
 }
 
 static bool windows_disjoint(const int64_t *s)
@@ -171,7 +173,11 @@ static void by_windows(int64_t *s, CudaLaunch *launch)
     int64_t blocks = blocks_of(s[SIZE_K]), lanes = lanes_for(blocks, MAX_WALK_LANES);
     while (lanes > 1 && !windows_fit(s, lanes))
         lanes /= 2;
-    int64_t step = WALK_THREADS / lanes, width = tile_width(step), groups = divide_up(blocks, lanes);
+    if (!windows_fit(s, lanes))
+        bug("lower: no kernel for the gradient of max_pool with windows of %lld",
+            (long long)s[SIZE_KERNEL]);
+    int64_t groups = divide_up(blocks, lanes), step = WALK_THREADS / lanes;
+    int64_t width = tile_width(step);
     int64_t tiles = divide_up(s[SIZE_Q], width) * divide_up(s[SIZE_P], step / width);
     int64_t steps = steps_of_part(tiles * groups);
     s[SIZE_LANES] = lanes;
@@ -244,9 +250,9 @@ static const char *walk_defines(const Template *template, const int64_t *s)
         "#define THREADS 256\n#define WINDOW 2\n#define DISJOINT\n",
         "#define THREADS 256\n#define WINDOW 3\n#define DISJOINT\n",
     }, *const overlapping[] = {
-        "#define THREADS 256\n#define WINDOW 0\n#define TABLE 16384\n",
-        "#define THREADS 256\n#define WINDOW 2\n#define TABLE 16384\n",
-        "#define THREADS 256\n#define WINDOW 3\n#define TABLE 16384\n",
+        "#define THREADS 256\n#define WINDOW 0\n#define TABLE 32768\n",
+        "#define THREADS 256\n#define WINDOW 2\n#define TABLE 32768\n",
+        "#define THREADS 256\n#define WINDOW 3\n#define TABLE 32768\n",
     };
     if (!template->window)
         return "#define THREADS 256\n";

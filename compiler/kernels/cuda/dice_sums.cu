@@ -9,8 +9,8 @@
  *
  * own buffers: in STAGE 1 and 2 the workspace, [N][parts][8] floats, with parts = H * W /
  * SIZE_PIXELS (rounded up)    own scalars: threshold    own shared bytes: 20 * THREADS
- * sizes: C H W of p and t; K P Q of the result (5 1 1); parts of the result (1); pixels of p a part;
- * channel blocks a thread block (1) */
+ * sizes: C H W of p and t; K P Q of the result (5 1 1); parts of the result (1); pixels of p a
+ * part; channel blocks a thread block (1) */
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES
 };

@@ -1,11 +1,11 @@
-/* What the finish_* functions share. Partial sums lie in rows, [N * parts][R][Cpad]; a block adds up
- * those of 8 channels: pairs of threads take every THREADS / 2-th row, 4 channels a thread, and what
- * the threads have is added in the order of a tree. In double; the order depends on the number of
- * rows alone. */
+/* What the finish_* functions share. Partial sums lie in rows, [N * parts][R][Cpad]; a block adds
+ * up those of 8 channels: pairs of threads take every THREADS / 2-th row, 4 channels a thread, and
+ * what the threads have is added in the order of a tree. In double; the order depends on the number
+ * of rows alone. */
 enum { ROWS_AT_A_TIME = 4, ROW_STEP = THREADS / 2 };
 
-/* Calls add(values), values[R][4] of this thread's channels, for each of its rows. `partials` points
- * to the first row of the block's first channel. */
+/* Calls add(values), values[R][4] of this thread's channels, for each of its rows. `partials`
+ * points to the first row of the block's first channel. */
 template <int R, class Add>
 DEVICE void each_row(const float *partials, int rows, int padded, Add add)
 {

@@ -3,11 +3,11 @@
  * thread's and then over all in the order of a tree; a second one writes.
  *
  * Where a sample is too much for one thread block there are two launches: in STAGE 1 a block finds
- * the largest of its part of a sample, in STAGE 2 a block finds the largest of the parts, and writes
- * its own. STAGE 0: one launch does all.
+ * the largest of its part of a sample, in STAGE 2 a block finds the largest of the parts, and
+ * writes its own. STAGE 0: one launch does all.
  *
- * own buffers: in STAGE 1 and 2 the workspace, [N][parts][channel blocks][16]: 8 largest values, then
- * their pixels    own scalars: none    own shared bytes: 64 * THREADS
+ * own buffers: in STAGE 1 and 2 the workspace, [N][parts][channel blocks][16]: 8 largest values,
+ * then their pixels    own scalars: none    own shared bytes: 64 * THREADS
  * sizes: C H W of dy (C 1 1); K P Q of x and the result; parts a sample (1 in STAGE 0); pixels a
  * part; channel blocks a thread block */
 enum {

@@ -19,16 +19,19 @@ enum {
     SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING
 };
 
-/* Where the first largest pixels of a window are, counted row by row in it: 16 bits a lane. What
- * lies outside the map is replaced by the nearest pixel in it, which is in the window too. */
-DEVICE word4 look_through(const Arguments *a, int n, int cb, int row, int column)
+/* Where a window's first largest pixel is in each lane, counted row by row in the window. */
+typedef struct { unsigned lane[8]; } Places;
+enum { PLACES_BYTES = 32 };
+
+/* What lies outside the map is replaced by the nearest pixel in it, which is in the window too. */
+DEVICE Places look_through(const Arguments *a, int n, int cb, int row, int column)
 {
     const int *s = a->sizes;
     const int kernel = WINDOW ? WINDOW : s[SIZE_KERNEL];
     int top = row * s[SIZE_STRIDE] - s[SIZE_PADDING];
     int left = column * s[SIZE_STRIDE] - s[SIZE_PADDING];
     v8 best = splat8(-INFINITY);
-    unsigned place[8];
+    Places places;
     UNROLL for (int r = 0; r < kernel; r++)
         UNROLL for (int c = 0; c < kernel; c++) {
             int h = most(least(top + r, s[SIZE_P] - 1), 0);
@@ -37,23 +40,18 @@ DEVICE word4 look_through(const Arguments *a, int n, int cb, int row, int column
             EACH_LANE {
                 bool larger = r + c == 0 || best.lane[i] < x.lane[i];
                 best.lane[i] = larger ? x.lane[i] : best.lane[i];
-                place[i] = larger ? (unsigned)((h - top) * kernel + w - left) : place[i];
+                places.lane[i] = larger ? (unsigned)((h - top) * kernel + w - left)
+                                        : places.lane[i];
             }
         }
-    word4 packed = { place[0] | place[1] << 16, place[2] | place[3] << 16,
-                     place[4] | place[5] << 16, place[6] | place[7] << 16 };
-    return packed;
+    return places;
 }
 
 /* dy in the lanes whose place this is. */
-DEVICE v8 keep_place(word4 packed, int place, v8 dy)
+DEVICE v8 keep_place(const Places &places, int place, v8 dy)
 {
-    unsigned pairs[4] = { packed.x, packed.y, packed.z, packed.w };
     v8 y;
-    EACH_LANE {
-        unsigned own = pairs[i / 2] >> 16 * (i % 2) & 0xffffu;
-        y.lane[i] = own == (unsigned)place ? dy.lane[i] : 0.0f;
-    }
+    EACH_LANE y.lane[i] = places.lane[i] == (unsigned)place ? dy.lane[i] : 0.0f;
     return y;
 }
 
@@ -64,10 +62,10 @@ DEVICE void one_window(const Arguments *a, int n, int cb, int row, int column, A
 {
     const int *s = a->sizes;
     const int kernel = WINDOW ? WINDOW : s[SIZE_KERNEL];
-    word4 packed = { 0, 0, 0, 0 };
+    Places places = {};
     v8 dy = splat8(0.0f);
     if (row < s[SIZE_H] && column < s[SIZE_W]) {
-        packed = look_through(a, n, cb, row, column);
+        places = look_through(a, n, cb, row, column);
         dy = read_dy(a, n, cb, row, column);
     }
     int bottom = least(kernel, s[SIZE_P] - row * kernel);
@@ -75,7 +73,7 @@ DEVICE void one_window(const Arguments *a, int n, int cb, int row, int column, A
     for (int r = 0; r < bottom; r++)
         for (int c = 0; c < right; c++)
             write_y(a, n, cb, row * kernel + r, column * kernel + c,
-                    keep_place(packed, r * kernel + c, dy), sums);
+                    keep_place(places, r * kernel + c, dy), sums);
 }
 
 ENTRY
@@ -117,7 +115,20 @@ DEVICE unsigned table_at(const Range *windows, int row, int column, int lanes)
 {
     int width = windows->right - windows->left;
     return (unsigned)(((row - windows->top) * width + column - windows->left) * lanes
-                      + thread_index() % lanes) * 16;
+                      + thread_index() % lanes) * PLACES_BYTES;
+}
+DEVICE void store_places(unsigned at, const Places &p)
+{
+    word4 low = { p.lane[0], p.lane[1], p.lane[2], p.lane[3] };
+    word4 high = { p.lane[4], p.lane[5], p.lane[6], p.lane[7] };
+    store_shared(at, low);
+    store_shared(at + 16, high);
+}
+DEVICE Places load_places(unsigned at)
+{
+    word4 low = load_shared<word4>(at), high = load_shared<word4>(at + 16);
+    Places places = { { low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w } };
+    return places;
 }
 
 /* Fills the table with these windows: all threads of the block together. */
@@ -129,7 +140,7 @@ DEVICE void find_places(const Arguments *a, int n, int cb, const Range *windows)
         return;
     for (int k = thread_index() / lanes; k < count; k += THREADS / lanes) {
         int row = windows->top + k / width, column = windows->left + k % width;
-        store_shared(table_at(windows, row, column, lanes), look_through(a, n, cb, row, column));
+        store_places(table_at(windows, row, column, lanes), look_through(a, n, cb, row, column));
     }
 }
 
@@ -142,11 +153,11 @@ DEVICE v8 gathered(const Arguments *a, int n, int cb, int p, int q, const Range 
     int bottom = least(own.bottom, windows->bottom);
     for (int row = most(own.top, windows->top); row < bottom; row++)
         for (int column = own.left; column < own.right; column++) {
-            word4 packed = load_shared<word4>(table_at(windows, row, column, s[SIZE_LANES]));
+            Places places = load_places(table_at(windows, row, column, s[SIZE_LANES]));
             int r = p + s[SIZE_PADDING] - row * s[SIZE_STRIDE];
             int c = q + s[SIZE_PADDING] - column * s[SIZE_STRIDE];
             v8 dy = read_dy(a, n, cb, row, column);
-            sum += keep_place(packed, r * s[SIZE_KERNEL] + c, dy);
+            sum += keep_place(places, r * s[SIZE_KERNEL] + c, dy);
         }
     return sum;
 }
@@ -172,7 +183,7 @@ DEVICE void one_tile(const Arguments *a, int n, int cb, const Range *pixels, Acc
     int q = pixels->left + thread_index() / lanes % width;
     bool valid = cb < channel_blocks(s[SIZE_K]) && p < pixels->bottom && q < pixels->right;
     Range all = windows_of(s, *pixels), windows = all;
-    int rows = TABLE / 16 / (most(all.right - all.left, 1) * lanes);
+    int rows = TABLE / PLACES_BYTES / (most(all.right - all.left, 1) * lanes);
     v8 sum = splat8(0.0f);
     for (int top = all.top; top < all.bottom; top += rows) {
         windows.top = top;
@@ -191,7 +202,8 @@ ENTRY
 {
     const Arguments *a = &arguments;
     const int *s = a->sizes;
-    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES], groups = divide_up(blocks, lanes);
+    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES];
+    int groups = divide_up(blocks, lanes);
     int n = block_index() / (s[SIZE_PARTS] * groups);
     int part = block_index() / groups % s[SIZE_PARTS];
     int cb = block_index() % groups * lanes + thread_index() % lanes;

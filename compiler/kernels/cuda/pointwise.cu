@@ -1,6 +1,6 @@
-/* Elementwise groups: the expression, and any reduction fused with it, is inside write_y, which this
- * template calls for every pixel of the result. Where the result does not depend on the batch, the
- * grid has the blocks of sample 0 alone.
+/* Elementwise groups: the expression, and any reduction fused with it, is inside write_y, which
+ * this template calls for every pixel of the result. Where the result does not depend on the batch,
+ * the grid has the blocks of sample 0 alone.
  *
  * own buffers: none    own scalars: none    own shared bytes: 0
  * sizes: C H W of the first batched operand (of the result, where there is none); K P Q of the

@@ -76,7 +76,8 @@ ENTRY
 {
     const Arguments *a = &arguments;
     const int *s = a->sizes;
-    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES], groups = divide_up(blocks, lanes);
+    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES];
+    int groups = divide_up(blocks, lanes);
     int pixels = s[SIZE_H] * s[SIZE_W], parts = divide_up(pixels, s[SIZE_PIXELS]);
     int block = block_index() / groups, n = block, first = 0, end = STAGE == 2 ? parts : pixels;
     int thread = thread_index(), cb = block_index() % groups * lanes + thread % lanes;

@@ -370,7 +370,7 @@ static int run_command(Command *command)
 int main(int argc, char **argv)
 {
     Command command = {.c = {.arena = arena_open(), .precision = all_precisions,
-                             .targets = "host", .messages = stderr}};
+                             .targets = all_targets, .messages = stderr}};
     int code = read_options(&command, argc, argv);
     if (!code)
         code = run_command(&command);

@@ -55,9 +55,13 @@ Device *device_open(const DeviceOptions *options, Error *error)
     int ordinal;
     if (strcmp(name, "auto") == 0)
         return open_auto(options, error);
-    if (parse_cuda(name, &ordinal))
+    bool cuda = parse_cuda(name, &ordinal);
+    if (cuda && (!options->plan || has_cuda(options->plan)))
         return device_cuda_open(options, ordinal, error);
-    if (strcmp(name, "cpu") != 0)
+    if (cuda)
+        fail(error, EXIT_USER, "compile the model again with segc --target host,cuda",
+             "the plan has no kernels for cuda");
+    else if (strcmp(name, "cpu") != 0)
         fail(error, EXIT_USAGE, "it is one of auto, cpu, cuda, cuda:N", "unknown device '%s'",
              name);
     else if (options->precision && strcmp(options->precision, "fp32") != 0)

@@ -180,9 +180,6 @@ static bool choose_precision(CudaDevice *cuda, Error *error)
     if (asked && !known)
         return fail(error, EXIT_USAGE, "it is one of fp32, tf32, bf16", "unknown precision '%s'",
                     asked);
-    if (!known)
-        return fail(error, EXIT_USER, "compile the model again with segc --target host,cuda",
-                    "the plan has no kernels for cuda");
     return fail(error, EXIT_ENVIRONMENT,
                 is_in_plan(options, "fp32") ? "use --precision fp32"
                 : "compile the model again with segc --target cuda --precision fp32",

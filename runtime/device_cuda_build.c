@@ -13,7 +13,7 @@
 
 #include "device_cuda.h"
 
-enum { MAX_OPTIONS = 4, QUOTED_LINES = 3, SHARED_BY_DEFAULT = 48 << 10 };
+enum { MAX_OPTIONS = 5, QUOTED_LINES = 3, SHARED_BY_DEFAULT = 48 << 10 };
 
 typedef struct {
     CudaDevice *cuda;
@@ -276,6 +276,8 @@ static void choose_options(Build *build)
     build->options[build->n_options++] = build->architecture;
     build->options[build->n_options++] = "--std=c++17";
     build->options[build->n_options++] = "--device-as-default-execution-space";
+    if (nvrtc->major * 100 + nvrtc->minor >= 1204)
+        build->options[build->n_options++] = "--minimal"; /* no textures and the like: faster */
     if (build->cuda->debug > 0)
         build->options[build->n_options++] = "--generate-line-info"; /* for compute-sanitizer */
     int length = snprintf(build->tool, sizeof build->tool, "NVRTC %d.%d", nvrtc->major,

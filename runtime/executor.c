@@ -452,6 +452,11 @@ bool executor_run(Executor *executor, const char *program, int batch, Error *err
     return true;
 }
 
+bool executor_feeds(const Executor *executor)
+{
+    return executor->device->feed != NULL;
+}
+
 bool executor_synchronise(Executor *executor, Error *error)
 {
     return executor->device->synchronise(executor->device, error);

@@ -131,6 +131,9 @@ bool executor_write(Executor *, const char *program, const char *tensor, const v
 bool executor_read(Executor *, const char *program, const char *tensor, void *data, int batch,
                    Error *);
 bool executor_run(Executor *, const char *program, int batch, Error *);   /* may only queue */
+/* Whether what is written for the next run leaves the results of the last one as they are, and goes
+ * to the device while that computes. */
+bool executor_feeds(const Executor *);
 /* Times the ways that the device has to run the program's steps, with what was written last, and
  * keeps the fastest. Parameters, moments and inputs stay as they are. */
 bool executor_tune(Executor *, const char *program, int batch, Error *);

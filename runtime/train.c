@@ -1,7 +1,8 @@
 /* `segrun train`: the loop over epochs and steps.
  *
  * A step writes a batch, runs the program "train" (forward, backward and Adam are its kernels) and
- * reads the loss and the Dice counts. An epoch ends with the valid split, then the files: best
+ * reads the loss and the Dice counts. Where the device can take it, the next batch is written while
+ * a step runs. An epoch ends with the valid split, then the files: best
  * (first, so that the last one never speaks of a best that is not there), last, log.csv, loss.png.
  *
  * Where a run stands is in RunState and nowhere else; it is saved with every checkpoint, down to
@@ -30,6 +31,8 @@ typedef struct {
     SafeTensors *origin;     /* --resume or --weights; NULL: a new run */
     Weights weights;         /* until they are on the device */
     float *sums;             /* the metric of a batch */
+    int *samples;            /* copies of a Batch's, for while the next one is written */
+    bool *flipped;
     bool stopped;            /* by a signal */
 } Training;
 
@@ -85,24 +88,50 @@ static bool not_finite(const Training *training, const Loader *loader, const Bat
     return false;
 }
 
-static bool train_step(Training *training, const Loader *loader, const Batch *batch, Error *error)
+/* What the device lost is said by its own hint; here is what to type. */
+static bool device_failed(const Training *training, Error *error)
+{
+    static const char resume[] = "segrun train --resume";
+    const char *found = strstr(error->hint, resume);
+    if (!found || access(training->files.last, R_OK) != 0)
+        return false;
+    char rest[sizeof error->hint];
+    snprintf(rest, sizeof rest, "%s", found + strlen(resume));
+    int before = (int)(found - error->hint);
+    snprintf(error->hint + before, sizeof error->hint - (size_t)before,
+             "segrun train %.120s --data %.120s -r %.120s%s", training->session.plan_path,
+             training->options->data, training->files.last, rest);
+    return false;
+}
+
+static bool write_batch(Training *training, const Batch *batch, Error *error)
+{
+    Executor *executor = training->session.executor;
+    const ProgramTensors *tensors = &training->tensors;
+    return executor_write(executor, "train", tensors->image->name, batch->images, batch->n, error)
+        && executor_write(executor, "train", tensors->mask->name, batch->masks, batch->n, error);
+}
+
+static bool start_step(Training *training, const Batch *batch, Error *error)
+{
+    const RunState *state = &training->state;
+    *executor_state(training->session.executor) = (PlanState){
+        .learning_rate = state->lr, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
+        .step = state->step + 1, .seed = step_seed(state->seed, (uint64_t)state->step + 1),
+    };
+    return executor_run(training->session.executor, "train", batch->n, error);
+}
+
+static bool finish_step(Training *training, const Loader *loader, const Batch *batch, Error *error)
 {
     RunState *state = &training->state;
     Executor *executor = training->session.executor;
     const ProgramTensors *tensors = &training->tensors;
-    PlanState *plan_state = executor_state(executor);
-    *plan_state = (PlanState){
-        .learning_rate = state->lr, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
-        .step = state->step + 1, .seed = step_seed(state->seed, (uint64_t)state->step + 1),
-    };
     float loss;
-    if (!executor_write(executor, "train", tensors->image->name, batch->images, batch->n, error)
-        || !executor_write(executor, "train", tensors->mask->name, batch->masks, batch->n, error)
-        || !executor_run(executor, "train", batch->n, error)
-        || !executor_read(executor, "train", tensors->loss->name, &loss, batch->n, error)
+    if (!executor_read(executor, "train", tensors->loss->name, &loss, batch->n, error)
         || !executor_read(executor, "train", tensors->metric->name, training->sums, batch->n,
                           error))
-        return false;
+        return device_failed(training, error);
     if (!isfinite(loss))
         return not_finite(training, loader, batch, (double)loss, error);
     state->loss_sum += (double)loss * batch->n;
@@ -116,6 +145,20 @@ static bool train_step(Training *training, const Loader *loader, const Batch *ba
     return true;
 }
 
+/* Takes the next batch, if there is one, while the device computes *batch; that keeps what is said
+ * of it when the step goes wrong. */
+static bool write_ahead(Training *training, Loader *loader, Batch *batch, Batch *next,
+                        Error *error)
+{
+    size_t n = (size_t)batch->n;
+    memcpy(training->samples, batch->samples, n * sizeof *batch->samples);
+    memcpy(training->flipped, batch->flipped, n * sizeof *batch->flipped);
+    batch->samples = training->samples;
+    batch->flipped = training->flipped;
+    return loader_next(loader, next, error)
+        && (next->n == 0 || write_batch(training, next, error));
+}
+
 /* ---- an epoch ---- */
 
 static bool train_batches(Training *training, Loader *loader, Error *error)
@@ -127,13 +170,21 @@ static bool train_batches(Training *training, Loader *loader, Error *error)
     snprintf(title, sizeof title, "epoch %d/%d", state->epoch + 1, state->epochs);
     progress_start(progress, state->pictures);
     double begun = now_seconds(), before = state->seconds;
-    Batch batch;
+    bool ahead = executor_feeds(training->session.executor);
+    Batch batch, next = { 0 };
     while (state->batch_in_epoch < loader_batches(loader)) {
         if (interrupted()) {
             training->stopped = true;
             return true;
         }
-        if (!loader_next(loader, &batch, error) || !train_step(training, loader, &batch, error))
+        batch = next;
+        if (batch.n == 0
+            && (!loader_next(loader, &batch, error) || !write_batch(training, &batch, error)))
+            return device_failed(training, error);
+        if (!start_step(training, &batch, error)
+            || (ahead && !write_ahead(training, loader, &batch, &next, error)))
+            return device_failed(training, error);
+        if (!finish_step(training, loader, &batch, error))
             return false;
         state->seconds = before + now_seconds() - begun;
         snprintf(detail, sizeof detail, "loss %.4f  Dice %.4f",
@@ -374,7 +425,9 @@ static bool check(Training *training, Error *error)
                     "%s: the model has no metric: there is nothing to choose the best by",
                     session->plan_path);
     training->sums = calloc((size_t)training->state.batch * SUMS, sizeof *training->sums);
-    if (!training->sums)
+    training->samples = calloc((size_t)training->state.batch, sizeof *training->samples);
+    training->flipped = calloc((size_t)training->state.batch, sizeof *training->flipped);
+    if (!training->sums || !training->samples || !training->flipped)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
     warn_other_plan(training);
     return read_weights(training, error) && choose_folder(training, error);
@@ -455,6 +508,8 @@ int command_train(const Options *options)
     if (code == EXIT_FINE)
         print_end(&training);
     free(training.sums);
+    free(training.samples);
+    free(training.flipped);
     weights_close(&training.weights);
     run_state_close(&training.state);
     if (training.origin)

@@ -471,7 +471,9 @@ static void test_limits(void)
     target.name = TEXT("host");
     device_close(device);
     DeviceOptions cuda = { .name = "cuda" };
+    setenv("SEG_CUDA_LIBRARIES", "/nowhere", 1);
     check(!device_open(&cuda, &error) && error.code == EXIT_ENVIRONMENT, "cuda");
+    unsetenv("SEG_CUDA_LIBRARIES");
     check(system_processors() >= 1 && system_memory() > 0, "this machine");
     remove_cache(cache);
 }

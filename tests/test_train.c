@@ -546,7 +546,7 @@ static void test_wrong_use(void)
     check(run("train tiny.plan " RECIPE "-b 5000 -p p") == 1 && strstr(output, "5000"),
           "batch too large");
     check(run("train tiny.plan -p p") == 2, "no --data");
-    check(run("train tiny.plan --data pets -d cuda -p p") == 3 && strstr(output, "cuda"),
+    check(run("train tiny.plan --data pets -d cuda -p p") == 1 && strstr(output, "for cuda"),
           "-d cuda");
     check(run("train tiny.plan --data pets -lr nonsense -p p") == 2 && strstr(output, "--lr"),
           "-lr");

@@ -175,7 +175,7 @@ static void test_build(void **state)
     assert_int_equal(visit_cache("", NULL), 6);
     const char *lines = logged("nvrtcCompileProgram scale-");
     assert_non_null(strstr(lines, ".cu --gpu-architecture=sm_90a --std=c++17 "
-                                  "--device-as-default-execution-space\n"));
+                                  "--device-as-default-execution-space --minimal\n"));
     assert_int_equal(build_and_run(&error), 0);
     visit_cache(".cubin", cut);
     assert_int_equal(build_and_run(&error), 3);

@@ -183,9 +183,10 @@ check: missing
 	@$(MAKE) --no-print-directory $(jobs) SAN=1 all tests
 	@tests/run.sh
 bless: all
-	@$(MAKE) --no-print-directory $(jobs) build/tests/test_nets
+	@$(MAKE) --no-print-directory $(jobs) build/tests/test_nets build/tests/test_nvrtc
 	@tests/golden/run.sh --bless
 	@SEG_BLESS=1 SEG_CACHE=build/test-cache build/tests/test_nets
+	@SEG_BLESS=1 SEG_CACHE=build/test-cache build/tests/test_nvrtc
 demo: missing
 	@$(MAKE) --no-print-directory $(jobs) all
 	@tests/demo.sh

@@ -1,7 +1,7 @@
 /* pictures FOLDER SIZE COUNT FILE: the first pictures of a data set as one file of bytes.
  *
- * FILE gets COUNT pictures [3][SIZE][SIZE] of the train split, then their masks [1][SIZE][SIZE] of 0
- * and 1: what is needed of a data set where no picture can be decoded.
+ * FILE gets COUNT pictures [3][SIZE][SIZE] of the train split, then their masks [1][SIZE][SIZE] of
+ * 0 and 1: what is needed of a data set where no picture can be decoded.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,8 @@
 
 static bool write_samples(Dataset *data, int count, size_t pixels, const char *path, Error *error)
 {
-    uint8_t *images = malloc(4 * pixels * (size_t)count), *masks = images + 3 * pixels * (size_t)count;
+    uint8_t *images = malloc(4 * pixels * (size_t)count);
+    uint8_t *masks = images + 3 * pixels * (size_t)count;
     bool good = images || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the pictures");
     for (int i = 0; good && i < count; i++) {
         const uint8_t *image, *mask;

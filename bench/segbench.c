@@ -22,8 +22,9 @@ typedef struct {
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: segbench PLAN [OTHER.plan...] [-d DEVICE] [-p PRECISION] [-P PROGRAM]\n"
-                    "                [-b N] [-n TIMINGS] [-k] [-s] [-j FILE] [-1] [-T] [-B] [-v]\n");
+    fprintf(stderr, "usage: segbench PLAN [OTHER.plan...] [-d DEVICE] [-p PRECISION]\n"
+                    "                [-P PROGRAM] [-b N] [-n TIMINGS] [-k] [-s] [-j FILE]\n"
+                    "                [-1] [-T] [-B] [-v]\n");
     return EXIT_USAGE;
 }
 

@@ -5,9 +5,9 @@
  *                    after; the times of each step
  *   bench_report.c   the same numbers as text and as JSON
  *
- * Inputs are random, weights the initial ones of a seed. Floating-point operations and bytes are the
- * plan's: what the steps need by definition (a multiply and its add count two, every operand and
- * result is moved once), whatever a kernel really does.
+ * Inputs are random, weights the initial ones of a seed. Floating-point operations and bytes are
+ * the plan's: what the steps need by definition (a multiply and its add count two, every operand
+ * and result is moved once), whatever a kernel really does.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -60,7 +60,7 @@ Spread spread_of(const double *values, int n);
 /* Times of plans[other] over those of plans[0], pair by pair. */
 Spread bench_ratio(const Bench *, int other);
 DeviceCeiling bench_ceiling(const Bench *);   /* the median of all; zeros: not known */
-DeviceCeiling bench_best_ceiling(const Bench *); /* what the best times of a profile are held against */
+DeviceCeiling bench_best_ceiling(const Bench *);   /* for the best times, those of a profile */
 /* Seconds in which a step of so many operations and bytes could be done; 0: not known. */
 double ceiling_seconds(const DeviceCeiling *, double flops, double bytes);
 /* Of one step, for a batch. */

@@ -1,9 +1,9 @@
 /* The measuring behind bench.h.
  *
- * Machines drift, and shared ones jump: plans that are to be compared run in turn, and their ratio is
- * taken from neighbours. A timing is long enough for the clock (ten milliseconds, or one run) and
- * ends when the device is done. The first runs build caches, fault pages in and record what a device
- * replays; they are not counted.
+ * Machines drift, and shared ones jump: plans that are to be compared run in turn, and their ratio
+ * is taken from neighbours. A timing is long enough for the clock (ten milliseconds, or one run)
+ * and ends when the device is done. The first runs build caches, fault pages in and record what a
+ * device replays; they are not counted.
  */
 #include "bench.h"
 

@@ -231,8 +231,10 @@ static void test_text(const Bench *bench)
     for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
         longest = strcspn(line, "\n") > longest ? strcspn(line, "\n") : longest;
     check(longest <= 100, "fits 100 columns: %zu", longest);
-    check(strstr(text, "images/s") && strstr(text, "ratio") && strstr(text, "ceiling"), "headlines");
-    check(strstr(text, "a_name_with_more_letters_than_f..olumn_17d4a5"), "long names lose the middle");
+    check(strstr(text, "images/s") && strstr(text, "ratio") && strstr(text, "ceiling"),
+          "headlines");
+    check(strstr(text, "a_name_with_more_letters_than_f..olumn_17d4a5"),
+          "long names lose the middle");
     free(text);
 }
 

@@ -6,8 +6,8 @@
  *                                                     bench/pictures.c
  *
  * Gradients are read from Adam's first moments. Rounding decides here and there on which side of a
- * relu or a maximum a value falls, and training on multiplies that: limits of gradients and of later
- * losses are wide, the first loss's is not.
+ * relu or a maximum a value falls, and training on multiplies that: limits of gradients and of
+ * later losses are wide, the first loss's is not.
  * timeout: 300   sanitize: no
  */
 #include <math.h>
@@ -50,7 +50,7 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* ---- pictures ---------------------------------------------------------------------------------- */
+/* ---- pictures ------------------------------------------------------------------------------- */
 
 /* A bright disc on a dark ground, and noise; the mask is the disc. */
 static void draw(const Pictures *pictures, int index)
@@ -85,7 +85,7 @@ static bool read_pictures(Pictures *pictures, const char *path)
     return pictures->images != NULL;
 }
 
-/* ---- training ------------------------------------------------------------------------------------ */
+/* ---- training ------------------------------------------------------------------------------- */
 
 static bool write_batch(Executor *executor, const PlanProgram *program, const Pictures *pictures,
                         int step, Error *error)
@@ -158,7 +158,7 @@ static bool train_on(const char *target, const Net *net, const Pictures *picture
     return ok;
 }
 
-/* ---- comparing ----------------------------------------------------------------------------------- */
+/* ---- comparing ------------------------------------------------------------------------------ */
 
 static void judge(bool good, const char *net, const char *target, const char *what, double error,
                   double limit)

@@ -139,8 +139,9 @@ DEVICE uint64_t group_operand(unsigned at, unsigned half, unsigned next)
  * second. */
 DEVICE unsigned group_address(uint64_t operand, int eight, int half, int row)
 {
-    unsigned first = operand & 0x3fff, to_half = operand >> 16 & 0x3fff, next = operand >> 32 & 0x3fff;
-    return (first + (unsigned)half * to_half + (unsigned)eight * next + (unsigned)row) * 16;
+    unsigned first = operand & 0x3fff, second = operand >> 16 & 0x3fff;
+    unsigned next = operand >> 32 & 0x3fff;
+    return (first + (unsigned)half * second + (unsigned)eight * next + (unsigned)row) * 16;
 }
 template <int COLUMNS, class Multiply>
 DEVICE void group_multiply(float (*d)[4], uint64_t a, uint64_t b, Multiply multiply, int line)

@@ -103,7 +103,10 @@ static void say_saved(Text *text, const Graph *graph, int steps)
 static char *options_text(const Compilation *c)
 {
     Text text = { .arena = c->arena };
-    text_printf(&text, "--target %s --precision %s", c->targets, c->precision);
+    if (strcmp(c->targets, "host,cuda") != 0)
+        text_printf(&text, " --target %s", c->targets);
+    if (strcmp(c->precision, "fp32,tf32,bf16") != 0)
+        text_printf(&text, " --precision %s", c->precision);
     for (int i = 0; i < c->n_defines; i++)
         text_printf(&text, " -D %s=%s", c->defines[i].name, c->defines[i].value);
     for (int i = 0; i < c->n_include_dirs; i++)
@@ -114,7 +117,7 @@ static char *options_text(const Compilation *c)
         text_printf(&text, " --gemm cublas");
     if (c->no_fuse)
         text_printf(&text, *c->no_fuse ? " --no-fuse=%s" : " --no-fuse", c->no_fuse);
-    return text.text;
+    return text.length ? text.text + 1 : (char *)"";
 }
 
 /* The model's file, and those that it uses behind it. */

@@ -3,7 +3,7 @@
  *   main      the tables of commands and their options; dispatch
  *   options   parsing, --help and man pages, all from those tables
  *   session   what every command that runs a plan opens: plan, device, data set, executor
- *   train evaluate predict bench info data_commands    one file a command
+ *   train evaluate predict bench tune info data_commands    one file a command
  *   recipe checkpoint progress interrupt json log plot sheet    what they need and write
  *
  * Commands return an ExitCode and have printed what went wrong.
@@ -279,6 +279,7 @@ int command_train(const Options *);
 int command_eval(const Options *);
 int command_predict(const Options *);
 int command_bench(const Options *);
+int command_tune(const Options *);
 int command_info(const Options *);
 int command_data_check(const Options *);
 int command_data_synth(const Options *);

@@ -24,15 +24,17 @@
 #define REAL(letter, name, standard, least, most, field, help) \
     { letter, name, OPTION_REAL, "X", standard, least, most, PLACE(field), help }
 
-#define DEVICE_OPTIONS \
+#define GPU_OPTIONS \
     CHOICE('d', "device", "auto|cpu|cuda|cuda:N", "auto", device, \
            "where the network runs; auto: cuda where a GPU can be used, else cpu"), \
     CHOICE(0, "precision", "fp32|tf32|bf16", NULL, precision, \
            "of cuda (default: tf32, or what plan and GPU have)"), \
+    FLAG(0, "trust", trust, "run a plan that another user made; a plan holds C that runs as you")
+#define DEVICE_OPTIONS \
+    GPU_OPTIONS, \
     FLAG(0, "no-tune", no_tune, \
          "of cuda: do not time the ways that a step can run before the first run"), \
-    COUNT('t', "threads", "0", 0, 4096, threads, "threads of the cpu device; 0: all processors"), \
-    FLAG(0, "trust", trust, "run a plan that another user made; a plan holds C that runs as you")
+    COUNT('t', "threads", "0", 0, 4096, threads, "threads of the cpu device; 0: all processors")
 #define DATA_OPTIONS \
     COUNT('j', "workers", "0", 0, 1024, workers, \
           "threads that decode and prepare pictures; 0: choose"), \
@@ -125,6 +127,14 @@ static const Option bench_options[] = {
     QUIET_OPTIONS,
 };
 
+static const Option tune_options[] = {
+    COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
+    CHOICE(0, "program", "all|train|evaluate|predict", "all", program, "what is tuned"),
+    { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "of weights and inputs" },
+    GPU_OPTIONS,
+    QUIET_OPTIONS,
+};
+
 static const Option info_options[] = {
     COUNT('b', "batch", "2", 1, 65536, batch, "batch for which memory is computed"),
     TEXT(0, "json", "FILE", NULL, json, "write the facts as JSON; - for standard output"),
@@ -193,6 +203,15 @@ static const Command commands[] = {
       "  segrun bench unet.plan -b 2 --compare unfused.plan\n"
       "  segrun bench unet.plan -b 8 --program data --data pets/\n",
       command_bench },
+    { "tune", "PLAN", 1, 1, "find the fastest kernels on this GPU",
+      "Times the ways in which each step of PLAN can run on this GPU, on random pictures, and keeps "
+      "the fastest in the cache of kernels: every later run takes them. The first run of a program "
+      "does the same by itself, unless --no-tune; other batches then take what was found for the "
+      "nearest one.",
+      ROWS(tune_options),
+      "  segrun tune unet.plan -d cuda -b 16\n"
+      "  segrun tune unet.plan -d cuda -b 1 --program predict --precision bf16\n",
+      command_tune },
     { "info", "FILE", 1, 1, "what a plan or checkpoint holds",
       "Prints what a plan (model, options, parameters, programs, memory) or a checkpoint (recipe, "
       "progress, curves, tensors) holds.",

@@ -310,7 +310,6 @@ CUresult cuStreamCreate(CUstream *stream, unsigned flags)
         return INVALID_VALUE;
     *stream = stub.streams[slot] = calloc(1, sizeof **stream);
     (*stream)->number = slot + 1;
-    (*stream)->ops = calloc(MAX_OPS, sizeof(Op));
     live_streams++;
     return CUDA_SUCCESS;
 }

@@ -182,11 +182,10 @@ static void run_op(const Op *op)
 void stub_run_until(CUstream stream, long end)
 {
     while (stream->n_done < end) {
-        Op *op = &stream->ops[stream->n_done++]; /* before it is run: waits may come back here */
+        Op op = stream->ops[stream->n_done++ - stream->first]; /* waits may come back here */
         if (!stub.dead)
-            run_op(op);
-        free(op->arguments);
-        op->arguments = NULL;
+            run_op(&op);
+        free(op.arguments);
     }
 }
 
@@ -215,9 +214,13 @@ CUresult stub_push(CUstream stream, Op op)
         graph->ops[graph->n_ops++] = op;
         return CUDA_SUCCESS;
     }
-    if (stream->n_ops == MAX_OPS)
-        abort();
-    stream->ops[stream->n_ops++] = op;
+    if (stream->n_done == stream->n_ops)
+        stream->first = stream->n_ops;
+    if (stream->n_ops - stream->first == stream->capacity) {
+        stream->capacity = 2 * stream->capacity + 64;
+        stream->ops = realloc(stream->ops, (size_t)stream->capacity * sizeof op);
+    }
+    stream->ops[stream->n_ops++ - stream->first] = op;
     return CUDA_SUCCESS;
 }
 

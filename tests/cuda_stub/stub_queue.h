@@ -9,7 +9,7 @@
 
 #include "runtime/device_cuda_api.h"
 
-enum { MAX_OBJECTS = 256, MAX_STREAMS = 8, MAX_OPS = 16384, MAX_ARGUMENTS = 4096 };
+enum { MAX_OBJECTS = 256, MAX_STREAMS = 8, MAX_ARGUMENTS = 4096 };
 enum { INVALID_VALUE = 1, INVALID_CONTEXT = 201, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
 
 typedef enum { OP_NOTHING, OP_SET, OP_COPY, OP_KERNEL, OP_GRAPH, OP_RECORD, OP_WAIT } OpKind;
@@ -31,7 +31,12 @@ typedef struct {
 struct CUctx_st { int retained; };
 struct CUmod_st { char *text; };
 struct CUfunc_st { CUmodule module; char name[256]; int shared; };
-struct CUstream_st { int number; Op *ops; long n_ops, n_done; CUgraph recording; };
+struct CUstream_st {
+    int number;
+    long n_ops, n_done;         /* since it was made */
+    Op *ops; long first, capacity; /* those from the number `first` on */
+    CUgraph recording;
+};
 struct CUevent_st { int number; CUstream stream; long until; double time; };
 struct CUgraph_st { Op *ops; int n_ops; };
 struct CUgraphExec_st { Op *ops; int n_ops; };

@@ -186,7 +186,7 @@ bless: all
 	@$(MAKE) --no-print-directory $(jobs) build/tests/test_nets build/tests/test_nvrtc
 	@tests/golden/run.sh --bless
 	@SEG_BLESS=1 SEG_CACHE=build/test-cache build/tests/test_nets
-	@SEG_BLESS=1 SEG_CACHE=build/test-cache build/tests/test_nvrtc
+	@SEG_BLESS=1 SEG_NVRTC_ALL=1 SEG_CACHE=build/test-cache build/tests/test_nvrtc
 demo: missing
 	@$(MAKE) --no-print-directory $(jobs) all
 	@tests/demo.sh

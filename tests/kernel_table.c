@@ -264,10 +264,10 @@ static void print_row(const KernelTable *table, int r, const char *committed, FI
     size_t old_length = old ? strcspn(old, "\n") : 0;
     size_t at = (size_t)fprintf(out, "%-*s", CELLS, front);
     for (int a = 0; a < table->n_architectures; a++, at += CELL) {
-        if (print_cell(table, r, a, out))
-            continue;
-        bool known = old_length >= at + CELL;
-        fprintf(out, "%*.*s", CELL, CELL, known ? old + at : "?");
+        const char *before = old_length >= at + CELL ? old + at : NULL;
+        bool open = before && before[CELL - 1] == '?';
+        if (open || !print_cell(table, r, a, out))
+            fprintf(out, "%*.*s", CELL, CELL, before ? before : "?");
     }
     fprintf(out, "\n");
 }
@@ -305,7 +305,7 @@ static void print_head(const KernelTable *table, FILE *out)
     fprintf(out, "\nKernels: template_fused-into-it, and the work of the steps that run it.\n"
             "Rows: variant (* runs where nothing was tuned), threads, texts, dynamic shared bytes;\n"
             "for each architecture registers, bytes spilled (or only on the stack), blocks a multiprocessor\n"
-            "and percent of its warps. Variants:\n");
+            "and percent of its warps; ?: not built. Variants:\n");
     for (int i = 0; i < table->n_legends; i++)
         print_legend(table->legends[i], out);
 }

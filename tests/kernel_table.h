@@ -69,7 +69,8 @@ typedef struct {
 /* The kernels of all CUDA targets of a plan, which must live as long as the table. */
 void table_add_plan(KernelTable *, const char *model, const Plan *);
 /* Rows in the order of their names. Cells of which a text was not built are taken from `committed`,
- * a table that was printed before (or NULL); "?" where it has none either. */
+ * a table that was printed before (or NULL); "?" where it has none either. What is "?" there stays
+ * so. */
 void table_print(const KernelTable *, const char *committed, FILE *);
 /* The assembler's words in a log of NVRTC. False where it has none. */
 bool parse_kernel_use(const char *log, KernelUse *);

@@ -53,7 +53,7 @@ typedef enum {
 typedef struct {
     const char *name;
     Division division;
-    int shared;                 /* own bytes of shared memory: a pixel (BY_WHOLE_PIXELS) or thread */
+    int shared;                 /* own bytes of shared memory: a pixel (BY_WHOLE_PIXELS), thread */
     int workspace;              /* bytes that a part of a large sample stores, a channel block */
     bool window;                /* has WINDOW: the attribute kernel where it is small */
 } Template;

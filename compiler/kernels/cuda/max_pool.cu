@@ -5,6 +5,8 @@
  * own buffers: none    own scalars: none    own shared bytes: 0
  * sizes: C H W of x; K P Q of the result; parts a sample; pixels of the result a part; channel
  * blocks a thread block; kernel stride padding */
+#undef LEAST_BLOCKS
+#define LEAST_BLOCKS 1 /* no spills for the sake of occupancy */
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
     SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING

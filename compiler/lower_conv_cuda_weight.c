@@ -21,6 +21,7 @@ enum {
     LAUNCH_CLOCKS = 4000,
     CLOCK_BYTES = 1700,            /* of memory */
     CANDIDATES = 4,
+    HEAD_BYTES = 128,              /* HEAD_BYTES of conv_grad_weight.cu */
     FEW_CHANNELS = 8,              /* fewer are columns: see conv_grad_weight.cu */
     /* Groups. */
     GROUPED_THREADS = 256,
@@ -34,71 +35,73 @@ enum {
 /* An instance of conv_grad_weight.cu. */
 typedef struct {
     const char *defines;
-    int precision, threads, k, c, warp_k, rows, columns, stride, p, q;
+    int precision, threads;
     int blocks;                    /* that a multiprocessor holds */
+    int k, c, warp_k, rows, columns, stride, p, q;
     int loads;                     /* of x, for columns; else 0 */
 } Tile;
 
-#define DEFINES(T, K, C, WK, WC, R, S, STRIDE, P, Q)                                               \
-    "#define THREADS " #T "\n#define TILE_K " #K "\n#define TILE_C " #C "\n#define WARP_K " #WK    \
-    "\n#define WARP_C " #WC "\n#define TAP_ROWS " #R "\n#define TAP_COLUMNS " #S                   \
-    "\n#define PATCH_STRIDE " #STRIDE "\n#define TILE_P " #P "\n#define TILE_Q " #Q "\n"
-#define TILE(PRECISION, T, K, C, WK, WC, R, S, STRIDE, P, Q, BLOCKS)                               \
-    { DEFINES(T, K, C, WK, WC, R, S, STRIDE, P, Q), CUDA_##PRECISION, T, K, C, WK, R, S, STRIDE,   \
-      P, Q, BLOCKS, 0 }
-#define COLUMNS(PRECISION, T, K, C, WK, WC, P, Q, LOADS, BLOCKS)                                   \
-    { DEFINES(T, K, C, WK, WC, 1, 1, 1, P, Q) "#define COLUMNS\n#define X_LOADS " #LOADS "\n",     \
-      CUDA_##PRECISION, T, K, C, WK, 1, 1, 1, P, Q, BLOCKS, LOADS }
+#define DEFINES(T, BLOCKS, K, C, WK, WC, R, S, STRIDE, P, Q)                                       \
+    "#define THREADS " #T "\n#define BLOCKS " #BLOCKS                                              \
+    "\n#define TILE_K " #K "\n#define TILE_C " #C "\n#define WARP_K " #WK "\n#define WARP_C " #WC  \
+    "\n#define TAP_ROWS " #R "\n#define TAP_COLUMNS " #S "\n#define PATCH_STRIDE " #STRIDE         \
+    "\n#define TILE_P " #P "\n#define TILE_Q " #Q "\n"
+#define TILE(PRECISION, T, BLOCKS, K, C, WK, WC, R, S, STRIDE, P, Q)                               \
+    { DEFINES(T, BLOCKS, K, C, WK, WC, R, S, STRIDE, P, Q), CUDA_##PRECISION, T, BLOCKS, K, C, WK, \
+      R, S, STRIDE, P, Q, 0 }
+#define COLUMNS(PRECISION, T, BLOCKS, K, C, WK, WC, P, Q, LOADS)                                   \
+    { DEFINES(T, BLOCKS, K, C, WK, WC, 1, 1, 1, P, Q)                                              \
+      "#define COLUMNS\n#define X_LOADS " #LOADS "\n",                                             \
+      CUDA_##PRECISION, T, BLOCKS, K, C, WK, 1, 1, 1, P, Q, LOADS }
 
 static const Tile tiles[] = {
-    /*   threads  K    C  a warp's  taps stride  pixels  blocks */
-    TILE(BF16, 256, 64, 64, 64, 8, 3, 3, 1, 8, 16, 1),
-    TILE(BF16, 256, 64, 64, 64, 8, 3, 3, 1, 8, 8, 1),
-    TILE(BF16, 128, 64, 32, 64, 8, 3, 3, 1, 8, 16, 2),
-    TILE(BF16, 128, 32, 32, 32, 8, 3, 3, 1, 8, 16, 3),
-    TILE(BF16, 256, 16, 64, 16, 8, 3, 3, 1, 8, 16, 2),
-    TILE(BF16, 256, 64, 64, 64, 8, 3, 3, 2, 4, 8, 1),
-    TILE(BF16, 128, 32, 32, 32, 8, 3, 3, 2, 4, 8, 3),
-    TILE(BF16, 256, 128, 64, 64, 16, 2, 2, 2, 4, 8, 1),
-    TILE(BF16, 256, 64, 64, 64, 8, 2, 2, 2, 4, 8, 2),
-    TILE(BF16, 256, 128, 128, 64, 32, 1, 1, 1, 8, 8, 1),
-    TILE(BF16, 256, 64, 64, 32, 16, 1, 1, 1, 8, 16, 2),
-    TILE(BF16, 128, 32, 32, 32, 8, 1, 1, 1, 8, 16, 4),
-    TILE(BF16, 128, 16, 64, 16, 16, 1, 1, 1, 8, 16, 4),
-    TILE(TF32, 256, 64, 64, 64, 8, 3, 3, 1, 8, 8, 1),
-    TILE(TF32, 128, 64, 32, 64, 8, 3, 3, 1, 8, 8, 2),
-    TILE(TF32, 128, 32, 32, 32, 8, 3, 3, 1, 8, 8, 3),
-    TILE(TF32, 256, 16, 64, 16, 8, 3, 3, 1, 8, 8, 2),
-    TILE(TF32, 256, 64, 64, 64, 8, 3, 3, 2, 2, 8, 1),
-    TILE(TF32, 128, 32, 32, 32, 8, 3, 3, 2, 4, 8, 2),
-    TILE(TF32, 256, 64, 64, 64, 8, 2, 2, 2, 4, 8, 1),
-    TILE(TF32, 128, 64, 32, 64, 8, 2, 2, 2, 4, 8, 2),
-    TILE(TF32, 256, 128, 128, 64, 32, 1, 1, 1, 4, 8, 1),
-    TILE(TF32, 256, 64, 64, 32, 16, 1, 1, 1, 8, 8, 2),
-    TILE(TF32, 128, 32, 32, 32, 8, 1, 1, 1, 8, 8, 4),
-    TILE(TF32, 128, 16, 64, 16, 16, 1, 1, 1, 8, 8, 4),
-    TILE(FP32, 256, 64, 64, 64, 8, 3, 3, 1, 4, 8, 1),
-    TILE(FP32, 128, 32, 32, 32, 8, 3, 3, 1, 8, 8, 3),
-    TILE(FP32, 256, 16, 64, 16, 8, 3, 3, 1, 4, 8, 2),
-    TILE(FP32, 256, 64, 64, 64, 8, 3, 3, 2, 2, 8, 1),
-    TILE(FP32, 256, 64, 64, 64, 8, 2, 2, 2, 2, 8, 1),
-    TILE(FP32, 256, 64, 64, 32, 16, 1, 1, 1, 4, 8, 2),
-    TILE(FP32, 128, 32, 32, 32, 8, 1, 1, 1, 8, 8, 4),
-    TILE(FP32, 128, 16, 64, 16, 16, 1, 1, 1, 8, 8, 4),
-    /*      threads  K   C  a warp's pixels loads blocks */
-    COLUMNS(BF16, 256, 64, 32, 32, 8, 8, 16, 1, 3),
-    COLUMNS(BF16, 256, 64, 32, 32, 8, 8, 16, 4, 2),
-    COLUMNS(BF16, 256, 64, 160, 32, 40, 8, 16, 4, 2),
-    COLUMNS(BF16, 256, 16, 128, 16, 16, 8, 16, 2, 2),
-    COLUMNS(BF16, 128, 16, 32, 16, 8, 8, 16, 2, 4),
-    COLUMNS(TF32, 256, 64, 32, 32, 8, 8, 8, 2, 3),
-    COLUMNS(TF32, 256, 64, 160, 32, 40, 8, 8, 2, 2),
-    COLUMNS(TF32, 256, 16, 128, 16, 16, 8, 8, 2, 2),
-    COLUMNS(TF32, 128, 16, 32, 16, 8, 8, 8, 3, 4),
-    COLUMNS(FP32, 256, 64, 32, 32, 8, 8, 8, 2, 3),
-    COLUMNS(FP32, 256, 64, 160, 32, 40, 8, 8, 2, 2),
-    COLUMNS(FP32, 256, 16, 128, 16, 16, 8, 8, 2, 2),
-    COLUMNS(FP32, 128, 16, 32, 16, 8, 8, 8, 3, 4),
+    /*  threads, blocks; K   C  a warp's  taps stride  pixels */
+    TILE(BF16, 256, 1, 64, 64, 64, 8, 3, 3, 1, 8, 16),
+    TILE(BF16, 256, 1, 64, 64, 64, 8, 3, 3, 1, 8, 8),
+    TILE(BF16, 128, 2, 64, 32, 64, 8, 3, 3, 1, 8, 16),
+    TILE(BF16, 128, 2, 32, 32, 32, 8, 3, 3, 1, 8, 16),
+    TILE(BF16, 256, 1, 16, 64, 16, 8, 3, 3, 1, 8, 16),
+    TILE(BF16, 256, 1, 64, 64, 64, 8, 3, 3, 2, 4, 8),
+    TILE(BF16, 128, 2, 32, 32, 32, 8, 3, 3, 2, 4, 8),
+    TILE(BF16, 256, 1, 64, 64, 32, 16, 2, 2, 2, 8, 8),
+    TILE(BF16, 256, 1, 128, 64, 64, 16, 2, 2, 2, 4, 8),
+    TILE(BF16, 256, 1, 128, 128, 64, 32, 1, 1, 1, 8, 8),
+    TILE(BF16, 256, 2, 64, 64, 32, 16, 1, 1, 1, 8, 16),
+    TILE(BF16, 128, 3, 16, 64, 16, 16, 1, 1, 1, 8, 16),
+    TILE(BF16, 128, 3, 32, 32, 32, 8, 1, 1, 1, 8, 16),
+    TILE(TF32, 256, 1, 64, 64, 64, 8, 3, 3, 1, 8, 8),
+    TILE(TF32, 128, 2, 64, 32, 64, 8, 3, 3, 1, 8, 8),
+    TILE(TF32, 128, 2, 32, 32, 32, 8, 3, 3, 1, 8, 8),
+    TILE(TF32, 256, 1, 16, 64, 16, 8, 3, 3, 1, 8, 8),
+    TILE(TF32, 256, 1, 64, 64, 64, 8, 3, 3, 2, 2, 8),
+    TILE(TF32, 128, 2, 32, 32, 32, 8, 3, 3, 2, 4, 8),
+    TILE(TF32, 256, 1, 64, 64, 32, 16, 2, 2, 2, 4, 8),
+    TILE(TF32, 128, 2, 64, 32, 64, 8, 2, 2, 2, 4, 8),
+    TILE(TF32, 256, 1, 128, 128, 64, 32, 1, 1, 1, 4, 8),
+    TILE(TF32, 256, 2, 64, 64, 32, 16, 1, 1, 1, 8, 8),
+    TILE(TF32, 128, 3, 16, 64, 16, 16, 1, 1, 1, 8, 8),
+    TILE(TF32, 128, 3, 32, 32, 32, 8, 1, 1, 1, 8, 8),
+    TILE(FP32, 256, 1, 64, 64, 64, 8, 3, 3, 1, 4, 8),
+    TILE(FP32, 128, 2, 32, 32, 32, 8, 3, 3, 1, 4, 8),
+    TILE(FP32, 256, 1, 16, 64, 16, 8, 3, 3, 1, 4, 8),
+    TILE(FP32, 256, 1, 64, 64, 64, 8, 3, 3, 2, 2, 8),
+    TILE(FP32, 256, 1, 64, 64, 32, 16, 2, 2, 2, 2, 8),
+    TILE(FP32, 256, 2, 64, 64, 32, 16, 1, 1, 1, 4, 8),
+    TILE(FP32, 128, 3, 16, 64, 16, 16, 1, 1, 1, 8, 8),
+    TILE(FP32, 128, 3, 32, 32, 32, 8, 1, 1, 1, 8, 8),
+    /*     threads, blocks; K  C  a warp's pixels loads */
+    COLUMNS(BF16, 256, 2, 64, 32, 32, 8, 8, 16, 1),
+    COLUMNS(BF16, 256, 2, 64, 160, 32, 40, 8, 16, 4),
+    COLUMNS(BF16, 256, 2, 16, 128, 16, 16, 8, 16, 2),
+    COLUMNS(BF16, 128, 4, 16, 32, 16, 8, 8, 16, 2),
+    COLUMNS(TF32, 256, 2, 64, 32, 32, 8, 8, 8, 2),
+    COLUMNS(TF32, 256, 2, 64, 160, 32, 40, 8, 8, 2),
+    COLUMNS(TF32, 256, 2, 16, 128, 16, 16, 8, 8, 2),
+    COLUMNS(TF32, 128, 4, 16, 32, 16, 8, 8, 8, 3),
+    COLUMNS(FP32, 256, 2, 64, 32, 32, 8, 8, 8, 2),
+    COLUMNS(FP32, 256, 1, 64, 160, 32, 40, 8, 8, 2),
+    COLUMNS(FP32, 256, 2, 16, 128, 16, 16, 8, 8, 2),
+    COLUMNS(FP32, 128, 4, 16, 32, 16, 8, 8, 8, 3),
 };
 enum { TILES = sizeof tiles / sizeof *tiles };
 
@@ -254,7 +257,7 @@ static int64_t shared_bytes(const ConvShape *s, const Tile *t)
     const int64_t line = divide_up(columns, t->stride) * t->stride;
     const int64_t x = t->loads ? s->C * rows * columns * 4 : rows * line * (t->c + 8) * element;
     const int64_t result = 16 * (t->k / t->warp_k) * (t->c * t->rows * t->columns + 8) * 4;
-    return most(list + 2 * dy + 2 * x, result);
+    return most(HEAD_BYTES + list + 2 * dy + 2 * x, result);
 }
 
 static bool serves(const ConvShape *s, CudaPrecision precision, const Tile *t)

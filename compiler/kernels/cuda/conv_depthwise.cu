@@ -2,8 +2,8 @@
  * its input, as well. A thread does 8 channels of a pixel.
  *
  * own buffers: weights [C][1][kernel][kernel].  Reads read_x, writes write_y.
- * grid: PARTS * groups of LANES channel blocks a sample; shared memory: the weights of LANES channel
- *     blocks, kernel * kernel * LANES * 32
+ * grid: PARTS * groups of LANES channel blocks a sample
+ * shared memory: the weights of LANES channel blocks, kernel * kernel * LANES * 32
  */
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
@@ -17,8 +17,9 @@ DEVICE void share_weights(const Arguments *a, int first_channel)
     int taps = s[SIZE_KERNEL] * s[SIZE_KERNEL], channels = 8 * s[SIZE_LANES];
     for (int i = thread_index(); i < taps * channels; i += THREADS) {
         int c = first_channel + i / taps, tap = i % taps;
-        float weight = c < s[SIZE_C] ? load_fixed((const float *)a->buffers[0] + c * taps + tap) : 0;
-        store_shared((unsigned)(tap * channels + i / taps) * 4, weight);
+        const float *from = (const float *)a->buffers[0] + c * taps + tap;
+        store_shared((unsigned)(tap * channels + i / taps) * 4,
+                     c < s[SIZE_C] ? load_fixed(from) : 0.0f);
     }
 }
 
@@ -29,7 +30,7 @@ DEVICE v8 shared_weights(const Arguments *a, int tap)
     return words_floats(load_shared<word4>(at), load_shared<word4>(at + 16));
 }
 
-/* The row (or column) of x that tap `k` reads for one of the result; negative where there is none. */
+/* The row (or column) of x that tap `k` reads for one of the result; negative if there is none. */
 DEVICE int x_place(const Arguments *a, int p, int k, int size)
 {
     const int *s = a->sizes;

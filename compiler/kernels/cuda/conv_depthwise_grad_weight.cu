@@ -1,6 +1,6 @@
 /* Gradient of a convolution with as many groups as channels for its weight, [C][1][kernel][kernel]:
- * for each tap the sum over samples and pixels of x under the tap times dy. A thread does 8 channels
- * and MOST_TAPS taps of every so manieth pixel; its neighbours' sums are added in order.
+ * for each tap the sum over samples and pixels of x under the tap times dy. A thread does 8
+ * channels and MOST_TAPS taps of every so manieth pixel; its neighbours' sums are added in order.
  *
  * own buffers: where SPLITS is 1 the result, else a workspace [SPLITS][result], which
  *     conv_grad_weight_finish.cu adds up.  Reads read_x [C,H,W] and read_dy [C,P,Q].

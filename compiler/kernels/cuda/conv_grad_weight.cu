@@ -1,29 +1,31 @@
-/* Gradient of a convolution for its weight, [K][C][kernel][kernel] as PyTorch keeps it: for each tap
- * the sum over samples and pixels of x under the tap times dy. Also that of a transposed
- * convolution, with the roles of x and dy swapped. One group: conv_grouped_grad_weight.cu does more.
+/* Gradient of a convolution for its weight, [K][C][kernel][kernel] as PyTorch keeps it: for each
+ * tap the sum over samples and pixels of x under the tap times dy. Also that of a transposed
+ * convolution, with the roles of x and dy swapped. For one group.
  *
  * own buffers: where SPLITS is 1 the result, else a workspace [SPLITS][result], which
  *     conv_grad_weight_finish.cu adds up.  Reads read_x [C,H,W] and read_dy [K,P,Q].
  * grid: SPLITS * groups of taps * tiles of channels
- * shared memory: the places of a patch, two tiles of dy, two patches of x; at the end rows of the
- *     result
+ * shared memory: HEAD_BYTES, the list of a patch's pixels, two tiles of dy, two patches of x; at
+ *     the end rows of the result
  *
  * For a group of taps this is a matrix product whose inner dimension is the pixels. A block makes a
  * tile of TILE_K output channels, TILE_C input channels and TAP_ROWS x TAP_COLUMNS taps from every
  * SPLITS-th tile of TILE_P x TILE_Q pixels of all samples: the bits depend on sizes only. A step
- * writes one tile of dy, and the patch of x under it, to shared memory as [pixel][channel], once for
- * all of its taps, from where the product reads both transposed. Loading and multiplying take turns:
- * while the even warps write the next step's x, then dy, into the other half of shared memory, the
- * odd ones multiply, and the other way round. So a thread holds either what it loads or what it
- * multiplies beside its sums, which are most of its registers.
+ * writes one tile of dy, and the patch of x under it, to shared memory as [pixel][channel], once
+ * for all of its taps, from where the product reads both transposed. What the next step needs is
+ * loaded before a part of a step's products, and computed and written into the other half of shared
+ * memory behind it; so many words at a time as there are registers beside the sums.
  *
  * COLUMNS is for a few input channels: instead of channels there are C * kernel * kernel columns,
  * neighbours in the result, and one tap. x lies as planes of 32-bit words, for bf16 of pairs of
  * pixels STRIDE apart, so that a column is read like a channel, from an offset of its own.
  *
- * Defines: THREADS TILE_K TILE_C WARP_K WARP_C TAP_ROWS TAP_COLUMNS PATCH_STRIDE TILE_P TILE_Q, and
- * COLUMNS with X_LOADS.
+ * Defines: THREADS BLOCKS (that fit a multiprocessor) TILE_K TILE_C WARP_K WARP_C TAP_ROWS
+ * TAP_COLUMNS PATCH_STRIDE TILE_P TILE_Q, and COLUMNS with X_LOADS.
  */
+#undef LEAST_BLOCKS
+#define LEAST_BLOCKS BLOCKS
+
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q,
     SIZE_KERNEL, SIZE_STRIDE, SIZE_PADDING, SIZE_DILATION,
@@ -61,7 +63,22 @@ enum {
     X_SLOTS = THREADS / (TILE_C / 8),
     X_LOADS = (PATCH_ROWS * PATCH_COLUMNS + X_SLOTS - 1) / X_SLOTS,
 #endif
-    DY_AT = X_LOADS * X_SLOTS * 8,     /* behind the list of the patch's pixels */
+    /* Loads that are under way while the warp multiplies, and so a step's turns of loading and
+     * multiplying. */
+    AHEAD_WORDS = 4,
+    X_AHEAD = words_of_x < AHEAD_WORDS ? AHEAD_WORDS / words_of_x : 1,
+    DY_AHEAD = words_of_dy < AHEAD_WORDS ? AHEAD_WORDS / words_of_dy : 1,
+    X_TURNS = (X_LOADS + X_AHEAD - 1) / X_AHEAD,
+    DY_TURNS = (DY_LOADS + DY_AHEAD - 1) / DY_AHEAD,
+    X_PART = (X_LOADS + X_TURNS - 1) / X_TURNS,
+    DY_PART = (DY_LOADS + DY_TURNS - 1) / DY_TURNS,
+    TURNS = X_TURNS + DY_TURNS,
+    SLICES = PIXELS / SLICE,
+    /* In shared memory. Registers are scarce, so where the tiles of pixels lie is there as well:
+     * behind the way from one to the next those that are loaded in steps of even and odd number. */
+    HEAD_BYTES = 128,
+    LIST_AT = HEAD_BYTES,
+    DY_AT = LIST_AT + X_LOADS * X_SLOTS * 8,
     X_AT = DY_AT + 2 * DY_BYTES,
 };
 static_assert(THREADS == 32 * K_WARPS * (TILE_C / WARP_C), "a warp a tile");
@@ -76,8 +93,11 @@ typedef struct {
     int warp_k, warp_c;
 } Task;
 
-/* A tile of pixels: its sample, its row and column of tiles; or a distance between two. */
-typedef struct { int n, row, column; } PixelTile;
+/* Where an operand's part of a tile of pixels begins: sample, row, column (of x, or of dy), block
+ * of channels. */
+typedef struct alignas(16) { int n, row, column, block; } Corner;
+
+enum { STRIDE_AT = 0, CORNERS_AT = 16 };   /* [step % 2][x, dy] */
 
 /* ---- operands into shared memory ------------------------------------------------------------- */
 
@@ -104,20 +124,27 @@ DEVICE void store_packed(unsigned at, const Packed &value)
         store_shared(at + 16 * (unsigned)i, value.words[i]);
 }
 
-DEVICE bool is_inside(int i, int size) { return (unsigned)i < (unsigned)size; }
-/* The nearest place that is. */
-DEVICE int inside(int i, int size) { return most(0, least(i, size - 1)); }
+/* Where an operand's value for one of a thread's loads comes from: the nearest place in the tensor,
+ * and whether that is the right one. */
+typedef struct { int n, cb, h, w; bool valid; } Origin;
 
-DEVICE Packed load_dy(const Arguments *a, const Task &task, const PixelTile &tile, int load)
+DEVICE Origin origin_at(int n, int cb, int h, int w, int channels, int height, int width)
+{
+    int blocks = channel_blocks(channels);
+    Origin y = { n, least(cb, blocks - 1), most(0, least(h, height - 1)),
+                 most(0, least(w, width - 1)), false };
+    y.valid = cb < blocks && y.h == h && y.w == w;
+    return y;
+}
+
+DEVICE Origin dy_origin(const Arguments *a, unsigned corners, int load)
 {
     const int *s = a->sizes;
-    int pixel = thread_index() / (TILE_K / 8) + load * DY_SLOTS, blocks = channel_blocks(s[SIZE_K]);
-    int kb = task.k / 8 + thread_index() % (TILE_K / 8);
-    int p = tile.row * TILE_P + pixel / TILE_Q, q = tile.column * TILE_Q + pixel % TILE_Q;
-    bool valid = p < s[SIZE_P] && q < s[SIZE_Q] && kb < blocks;
-    v8 value = read_dy(a, tile.n, least(kb, blocks - 1), least(p, s[SIZE_P] - 1),
-                       least(q, s[SIZE_Q] - 1));
-    return packed(value, valid);
+    Corner corner = load_shared<Corner>(corners + 16);
+    int pixel = thread_index() / (TILE_K / 8) + load * DY_SLOTS;
+    return origin_at(corner.n, corner.block + thread_index() % (TILE_K / 8),
+                     corner.row + pixel / TILE_Q, corner.column + pixel % TILE_Q, s[SIZE_K],
+                     s[SIZE_P], s[SIZE_Q]);
 }
 
 DEVICE void store_dy(unsigned dy, int load, const Packed &value)
@@ -128,18 +155,11 @@ DEVICE void store_dy(unsigned dy, int load, const Packed &value)
                                      * ELEMENT), value);
 }
 
-/* Row (or column) of x at which the patch of a tile begins. */
-DEVICE int patch_start(const Arguments *a, int pixel, int tap)
-{
-    const int *s = a->sizes;
-    return pixel * s[SIZE_STRIDE] + tap * s[SIZE_DILATION] - s[SIZE_PADDING];
-}
-
 /* This thread's load-th pixel of the patch: its row (bits 16-31) and column, and its byte. */
 DEVICE word2 patch_pixel(int load)
 {
     int slot = thread_index() / (THREADS / X_SLOTS) + load * X_SLOTS;
-    return load_shared<word2>(8 * (unsigned)slot);
+    return load_shared<word2>(LIST_AT + 8 * (unsigned)slot);
 }
 
 #ifndef COLUMNS
@@ -160,21 +180,18 @@ DEVICE void list_pixels(const Arguments *)
         int row = i / PATCH_COLUMNS, column = i % PATCH_COLUMNS;
         word2 pixel = { (unsigned)(row << 16 | column),
                         (unsigned)(patch_place(row, column) * X_PIXEL * ELEMENT) };
-        store_shared(8 * (unsigned)i, pixel);
+        store_shared(LIST_AT + 8 * (unsigned)i, pixel);
     }
 }
 
-DEVICE Packed load_x(const Arguments *a, const Task &task, const PixelTile &tile, int load)
+DEVICE Origin x_origin(const Arguments *a, unsigned corners, int load)
 {
     const int *s = a->sizes;
-    int blocks = channel_blocks(s[SIZE_C]), cb = task.c / 8 + thread_index() % (TILE_C / 8);
+    Corner corner = load_shared<Corner>(corners);
     int step = TAPS == 1 ? s[SIZE_STRIDE] : 1, place = (int)patch_pixel(load).x;
-    int h = patch_start(a, tile.row * TILE_P, task.tap_row) + (place >> 16) * step;
-    int w = patch_start(a, tile.column * TILE_Q, task.tap_column) + (place & 0xffff) * step;
-    bool valid = is_inside(h, s[SIZE_H]) && is_inside(w, s[SIZE_W]) && cb < blocks;
-    v8 value = read_x(a, tile.n, least(cb, blocks - 1), inside(h, s[SIZE_H]),
-                      inside(w, s[SIZE_W]));
-    return packed(value, valid);
+    return origin_at(corner.n, corner.block + thread_index() % (TILE_C / 8),
+                     corner.row + (place >> 16) * step, corner.column + (place & 0xffff) * step,
+                     s[SIZE_C], s[SIZE_H], s[SIZE_W]);
 }
 
 DEVICE void store_x(const Arguments *, unsigned x, int load, const Packed &value)
@@ -208,18 +225,17 @@ DEVICE void list_pixels(const Arguments *a)
     int line = patch_length(a, TILE_Q);
     for (int i = thread_index(); i < X_LOADS * X_SLOTS; i += THREADS) {
         word2 pixel = { (unsigned)(i / line << 16 | i % line), 4 * (unsigned)i };
-        store_shared(8 * (unsigned)i, pixel);
+        store_shared(LIST_AT + 8 * (unsigned)i, pixel);
     }
 }
 
-DEVICE Packed load_x(const Arguments *a, const Task &, const PixelTile &tile, int load)
+DEVICE Origin x_origin(const Arguments *a, unsigned corners, int load)
 {
     const int *s = a->sizes;
+    Corner corner = load_shared<Corner>(corners);
     int place = (int)patch_pixel(load).x;
-    int h = patch_start(a, tile.row * TILE_P, 0) + (place >> 16);
-    int w = patch_start(a, tile.column * TILE_Q, 0) + (place & 0xffff);
-    bool valid = is_inside(h, s[SIZE_H]) && is_inside(w, s[SIZE_W]);
-    return packed(read_x(a, tile.n, 0, inside(h, s[SIZE_H]), inside(w, s[SIZE_W])), valid);
+    return origin_at(corner.n, 0, corner.row + (place >> 16), corner.column + (place & 0xffff),
+                     s[SIZE_C], s[SIZE_H], s[SIZE_W]);
 }
 
 DEVICE void store_x(const Arguments *a, unsigned x, int load, const Packed &value)
@@ -360,7 +376,7 @@ DEVICE unsigned x_offset(const Lane &lane, int pixel, int row, int column, int b
 
 enum {
     /* A slice is two rows of pixels: what one tap reads for its second row is what the tap below
-     * reads for its first. Then pairs of rows of the patch are loaded, else a slice for each tap. */
+     * reads for its first. Then pairs of rows of the patch are loaded, else a slice a tap. */
     PAIRS = PATCH_STRIDE == 1 && TILE_Q == 16 && TAP_ROWS % 2 == 1,
     RIGHT_LOADS = PAIRS ? (TAP_ROWS + 1) / 2 : TAP_ROWS,
 };
@@ -529,21 +545,51 @@ DEVICE Task task_of_block(const int *s)
     return y;
 }
 
-DEVICE PixelTile pixel_tile(const int *s, int tile)
+/* The tile of dy that begins at `dy`, and its patch. */
+DEVICE void store_corners(const Arguments *a, const Task &task, unsigned at, const Corner &dy)
 {
-    int across = divide_up(s[SIZE_Q], TILE_Q), down = divide_up(s[SIZE_P], TILE_P);
-    PixelTile y = { tile / (down * across), tile / across % down, tile % across };
+    const int *s = a->sizes;
+    Corner x = { dy.n, dy.row * s[SIZE_STRIDE] + task.tap_row * s[SIZE_DILATION] - s[SIZE_PADDING],
+                 dy.column * s[SIZE_STRIDE] + task.tap_column * s[SIZE_DILATION] - s[SIZE_PADDING],
+                 task.c / 8 };
+    store_shared(at, x);
+    store_shared(at + 16, dy);
+}
+
+DEVICE Corner tile_corner(const Arguments *a, const Task &task, int tile)
+{
+    int across = divide_up(a->sizes[SIZE_Q], TILE_Q), down = divide_up(a->sizes[SIZE_P], TILE_P);
+    Corner y = { tile / (down * across), tile / across % down * TILE_P, tile % across * TILE_Q,
+                 task.k / 8 };
     return y;
 }
 
-DEVICE void advance(const int *s, PixelTile *tile, const PixelTile &by)
+/* From the corners at `from` to those SPLITS tiles behind them. */
+DEVICE void advance(const Arguments *a, const Task &task, unsigned from, unsigned to)
 {
-    int across = divide_up(s[SIZE_Q], TILE_Q), down = divide_up(s[SIZE_P], TILE_P);
-    tile->column += by.column;
-    tile->row += by.row + (tile->column >= across);
-    tile->column -= tile->column >= across ? across : 0;
-    tile->n += by.n + (tile->row >= down);
-    tile->row -= tile->row >= down ? down : 0;
+    int width = divide_up(a->sizes[SIZE_Q], TILE_Q) * TILE_Q;
+    int height = divide_up(a->sizes[SIZE_P], TILE_P) * TILE_P;
+    Corner y = load_shared<Corner>(from + 16), by = load_shared<Corner>(STRIDE_AT);
+    y.column += by.column;
+    y.row += by.row + (y.column >= width ? TILE_P : 0);
+    y.column -= y.column >= width ? width : 0;
+    y.n += by.n + (y.row >= height);
+    y.row -= y.row >= height ? height : 0;
+    store_corners(a, task, to, y);
+}
+
+/* What is multiplied, and where the next tile goes, in bytes of shared memory. */
+typedef struct {
+    unsigned dy, next_dy, x, next_x;
+    unsigned corners;              /* of the next tile */
+    bool loads, multiplies;        /* there is a next tile; this is one */
+} Step;
+
+DEVICE void exchange(unsigned *a, unsigned *b)
+{
+    unsigned old = *a;
+    *a = *b;
+    *b = old;
 }
 
 /* The warps' sums of the small matrices m, through shared memory to rows of the result. */
@@ -569,66 +615,99 @@ DEVICE void write_rows(const Arguments *a, const Task &task, const Sums sums, in
         int k = task.k + row / 16 * WARP_K + row_channel(m, row / 8 % 2, row % 8);
         int c = task.c + column / TAPS, tap_row = task.tap_row + tap / TAP_COLUMNS;
         int tap_column = task.tap_column + tap % TAP_COLUMNS;
+        int64_t place = ((int64_t)k * channels + c) * kernel + tap_row;
         if (k < s[SIZE_K] && c < channels && tap_row < kernel && tap_column < kernel)
-            store_global(to + (((int64_t)k * channels + c) * kernel + tap_row) * kernel + tap_column,
+            store_global(to + place * kernel + tap_column,
                          load_shared<float>((unsigned)(row * RESULT_LINE + column) * 4));
     }
 }
 
-/* The next tile's patch, or dy. */
-DEVICE void load_operand(const Arguments *a, const Task &task, const PixelTile &tile, bool of_dy,
-                         unsigned dy, unsigned x)
+DEVICE void multiply_turn(const Step &step, const Lane &lane, Sums sums, int turn)
 {
-    if (of_dy) {
-        Packed loaded[DY_LOADS];
-        UNROLL for (int i = 0; i < DY_LOADS; i++)
-            loaded[i] = load_dy(a, task, tile, i);
-        UNROLL for (int i = 0; i < DY_LOADS; i++)
-            store_dy(dy, i, loaded[i]);
-    } else {
-        Packed loaded[X_LOADS];
-        UNROLL for (int i = 0; i < X_LOADS; i++)
-            loaded[i] = load_x(a, task, tile, i);
-        UNROLL for (int i = 0; i < X_LOADS; i++)
-            store_x(a, x, i, loaded[i]);
-    }
+    for (int slice = turn * SLICES / TURNS; slice < (turn + 1) * SLICES / TURNS; slice++)
+        multiply_slice(sums, lane, step.dy, step.x, slice * SLICE);
+}
+
+/* Multiplies while a part of the next tile's patch is loaded. */
+DEVICE void turn_x(const Arguments *a, const Step &step, const Lane &lane, Sums sums, int turn)
+{
+    Fetched<words_of_x> fetched[X_PART];
+    if (step.loads)
+        UNROLL for (int i = 0, load = turn * X_PART; i < X_PART; i++, load++)
+            if (X_TURNS * X_PART == X_LOADS || load < X_LOADS) {
+                Origin at = x_origin(a, step.corners, load);
+                Fetch<words_of_x> fetch = { &fetched[i] };
+                read_x(a, at.n, at.cb, at.h, at.w, fetch);
+            }
+    if (step.multiplies)
+        multiply_turn(step, lane, sums, turn);
+    if (step.loads)
+        UNROLL for (int i = 0, load = turn * X_PART; i < X_PART; i++, load++)
+            if (X_TURNS * X_PART == X_LOADS || load < X_LOADS) {
+                Origin at = x_origin(a, step.corners, load);
+                v8 value = read_x(a, at.n, at.cb, at.h, at.w, fetched[i]);
+                store_x(a, step.next_x, load, packed(value, at.valid));
+            }
+}
+
+/* The same with dy. */
+DEVICE void turn_dy(const Arguments *a, const Step &step, const Lane &lane, Sums sums, int turn)
+{
+    Fetched<words_of_dy> fetched[DY_PART];
+    if (step.loads)
+        UNROLL for (int i = 0, load = turn * DY_PART; i < DY_PART; i++, load++)
+            if (DY_TURNS * DY_PART == DY_LOADS || load < DY_LOADS) {
+                Origin at = dy_origin(a, step.corners, load);
+                Fetch<words_of_dy> fetch = { &fetched[i] };
+                read_dy(a, at.n, at.cb, at.h, at.w, fetch);
+            }
+    if (step.multiplies)
+        multiply_turn(step, lane, sums, X_TURNS + turn);
+    if (step.loads)
+        UNROLL for (int i = 0, load = turn * DY_PART; i < DY_PART; i++, load++)
+            if (DY_TURNS * DY_PART == DY_LOADS || load < DY_LOADS) {
+                Origin at = dy_origin(a, step.corners, load);
+                v8 value = read_dy(a, at.n, at.cb, at.h, at.w, fetched[i]);
+                store_dy(step.next_dy, load, packed(value, at.valid));
+            }
 }
 
 ENTRY
 {
-    enum { PART = (PIXELS / SLICE + 1) / 2 * SLICE };     /* pixels that a turn multiplies */
     const Arguments *a = &arguments;
     const int *s = a->sizes;
     int tiles = a->batch * divide_up(s[SIZE_P], TILE_P) * divide_up(s[SIZE_Q], TILE_Q);
-    int splits = s[SIZE_SPLITS], odd = thread_index() / 128 % 2;
+    int splits = s[SIZE_SPLITS];
     unsigned x_bytes = patch_bytes(a);
-    Task task = task_of_block(s);
-    Lane lane = begin_lane(a, task);
+    Lane lane = begin_lane(a, task_of_block(s));
     Sums sums;
-    UNROLL for (int i = 0; i < TAPS * C_BLOCKS * K_BLOCKS * 4; i++)
-        sums[i / (C_BLOCKS * K_BLOCKS * 4)][i / (K_BLOCKS * 4) % C_BLOCKS][i / 4 % K_BLOCKS][i % 4] =
-            0;
+    UNROLL for (int tap = 0; tap < TAPS; tap++)
+        UNROLL for (int i = 0; i < C_BLOCKS * K_BLOCKS * 4; i++)
+            sums[tap][i / 4 / K_BLOCKS][i / 4 % K_BLOCKS][i % 4] = 0;
     list_pixels(a);
+    if (thread_index() == 0) {
+        Task task = task_of_block(s);
+        store_shared(STRIDE_AT, tile_corner(a, task, splits));
+        store_corners(a, task, CORNERS_AT, tile_corner(a, task, task.split));
+    }
     barrier();
-    PixelTile next = pixel_tile(s, task.split), step = pixel_tile(s, splits);
+    Step step = { DY_AT, DY_AT + DY_BYTES, X_AT, X_AT + x_bytes, CORNERS_AT, false, false };
     /* The first step, before the block's first tile, only loads. */
-    for (int tile = task.split - splits, now = 0; tile < tiles; tile += splits, now ^= 1) {
-        unsigned dy = DY_AT + (now ? DY_BYTES : 0), next_dy = DY_AT + (now ? 0 : DY_BYTES);
-        unsigned x = X_AT + (now ? x_bytes : 0), next_x = X_AT + (now ? 0 : x_bytes);
-        for (int turn = 0; turn < 4; turn++) {
-            int part = turn / 2;
-            if (turn % 2 == odd) {
-                if (tile + splits < tiles)
-                    load_operand(a, task, next, part, next_dy, next_x);
-            } else if (tile >= 0) {
-                UNROLL for (int i = 0; i < PART; i += SLICE)
-                    if (2 * PART == PIXELS || i + SLICE < PART || part == 0)
-                        multiply_slice(sums, lane, dy, x, part * PART + i);
-            }
-        }
-        advance(s, &next, step);
+    for (int tile = task_of_block(s).split - splits; tile < tiles; tile += splits) {
+        step.loads = tile + splits < tiles;
+        step.multiplies = tile >= 0;
+        for (int turn = 0; turn < X_TURNS; turn++)
+            turn_x(a, step, lane, sums, turn);
+        for (int turn = 0; turn < DY_TURNS; turn++)
+            turn_dy(a, step, lane, sums, turn);
+        unsigned next = 2 * CORNERS_AT + 32 - step.corners;
+        if (thread_index() == 0)
+            advance(a, task_of_block(s), step.corners, next);
+        step.corners = next;
+        exchange(&step.dy, &step.next_dy);
+        exchange(&step.x, &step.next_x);
         barrier();
     }
     UNROLL for (int m = 0; m < K_BLOCKS; m++)
-        write_rows(a, task, sums, m);
+        write_rows(a, task_of_block(s), sums, m);
 }

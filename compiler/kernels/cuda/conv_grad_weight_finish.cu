@@ -1,8 +1,9 @@
-/* Adds up the splits of a convolution's weight gradient, always in the same order: ROWS threads take
- * every ROWS-th split of a weight, then their sums are added.
+/* Adds up the splits of a convolution's weight gradient, always in the same order: ROWS threads
+ * take every ROWS-th split of a weight, then their sums are added.
  *
- * own buffers: workspace [SPLITS][COUNT], result [COUNT]; sizes: COUNT, SPLITS, ROWS (a power of two
- *     up to 32)    grid: a block for THREADS / ROWS weights; shared memory: 4 * THREADS
+ * own buffers: workspace [SPLITS][COUNT], result [COUNT]
+ * sizes: COUNT, SPLITS, ROWS (a power of two up to 32)
+ * grid: a block for THREADS / ROWS weights; shared memory: 4 * THREADS
  */
 enum { SIZE_COUNT, SIZE_SPLITS, SIZE_ROWS };
 

@@ -1,7 +1,7 @@
 /* Convolution in groups of any size; transposed, or the gradient of one for its input, as well. A
  * thread does 8 output channels of a few pixels, a block of threads LANES such blocks of channels.
- * For one block of 8 input channels after the other, and some taps at a time, the weights are shared
- * as [lane][tap][input channel][output channel], with zeros between channels of different groups.
+ * For one block of 8 input channels after the other, and some taps at a time, the weights are
+ * shared as [lane][tap][input channel][output channel], zeros between channels of different groups.
  *
  * own buffers: weights [K][C / GROUPS][kernel][kernel]; if TRANSPOSED [C][K / GROUPS]...
  * Reads read_x, writes write_y.
@@ -47,7 +47,7 @@ DEVICE void share_weights(const Arguments *a, int first_kb, int step, int first_
     }
 }
 
-/* The row (or column) of x that tap `k` reads for one of the result; negative where there is none. */
+/* The row (or column) of x that tap `k` reads for one of the result; negative if there is none. */
 DEVICE int x_place(const Arguments *a, int p, int k, int size)
 {
     const int *s = a->sizes;

@@ -1,6 +1,6 @@
-/* Gradient of a convolution in groups of any size for its weight, [K][C / GROUPS][kernel][kernel]: for
- * each tap the sum over samples and pixels of x under the tap times dy. Also that of a transposed
- * convolution, with the roles of x and dy swapped. A block of threads does one tap for 8 output and
+/* Gradient of a convolution in groups of any size for its weight, [K][C / GROUPS][kernel][kernel]:
+ * for each tap the sum over samples and pixels of x under the tap times dy. Also that of a
+ * transposed convolution, with x and dy swapped. A block of threads does one tap for 8 output and
  * 8 input channels, of which those count that are of the same group; its threads take turns at the
  * pixels, and their sums are added in a fixed order.
  *

@@ -1,7 +1,7 @@
-/* Fully connected layer: y[k] = the sum over f of weight[k][f] * x[f], f = (c * H + h) * W + w. A block
- * of threads does LANES channel blocks of a sample: THREADS / LANES neighbours share one, take turns
- * at the features, 8 channels of a pixel at a time, and add up in the order of a tree. The bias is
- * added by write_y.
+/* Fully connected layer: y[k] = the sum over f of weight[k][f] * x[f], f = (c * H + h) * W + w. A
+ * block of threads does LANES channel blocks of a sample: THREADS / LANES neighbours share one,
+ * take turns at the features, 8 channels of a pixel at a time, and add up in the order of a tree.
+ * The bias is added by write_y.
  *
  * own buffers: weight [K][C * H * W]
  * sizes: the standard ones; K 1 1 is the result, PARTS and PIXELS are 1
@@ -47,7 +47,8 @@ ENTRY
 {
     const Arguments *a = &arguments;
     const int *s = a->sizes;
-    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES], groups = divide_up(blocks, lanes);
+    int blocks = channel_blocks(s[SIZE_K]), lanes = s[SIZE_LANES];
+    int groups = divide_up(blocks, lanes);
     int thread = thread_index(), turns = THREADS / lanes, turn = thread % turns;
     int n = block_index() / groups, first = block_index() % groups * lanes;
     int own = first + thread / turns, kb = first + thread;

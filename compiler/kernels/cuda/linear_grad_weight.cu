@@ -1,6 +1,6 @@
 /* Gradient of linear for weight: dw[k][f] = the sum over the samples of dy[k] * x[f],
- * f = (c * H + h) * W + w. A thread does 8 input channels of a pixel for one k; the samples are added
- * in order.
+ * f = (c * H + h) * W + w. A thread does 8 input channels of a pixel for one k; the samples are
+ * added in order.
  *
  * own buffers: result [K][C * H * W], padded with zeros to a multiple of 16
  * sizes: the standard ones; C H W is x, SIZE_K counts the result's numbers

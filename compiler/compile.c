@@ -113,6 +113,8 @@ static char *options_text(const Compilation *c)
         text_printf(&text, " -I %s", c->include_dirs[i]);
     if (c->winograd)
         text_printf(&text, " --winograd");
+    if (c->warp_groups)
+        text_printf(&text, " --warp-groups");
     if (c->gemm)
         text_printf(&text, " --gemm cublas");
     if (c->no_fuse)

@@ -203,7 +203,7 @@ static void choose_tiles(const ConvShape *s, const Window *w, const Tile *tiles,
 {
     double best = 0;
     for (int i = 0; i < n; i++) {
-        if (!suits(s, w, &tiles[i]))
+        if (!suits(s, w, &tiles[i]) || (tiles[i].rate == 0 && !s->warp_groups))
             continue;
         add_launch(s, w, &tiles[i], out);
         if (tiles[i].rate == 0)

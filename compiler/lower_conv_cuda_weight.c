@@ -57,7 +57,7 @@ typedef struct {
 static const Tile tiles[] = {
     /*  threads, blocks; K   C  a warp's  taps stride  pixels */
     TILE(BF16, 256, 1, 64, 64, 64, 8, 3, 3, 1, 8, 16),
-    TILE(BF16, 256, 1, 64, 64, 64, 8, 3, 3, 1, 8, 8),
+    TILE(BF16, 256, 1, 64, 32, 32, 8, 3, 3, 1, 8, 8),
     TILE(BF16, 128, 2, 64, 32, 64, 8, 3, 3, 1, 8, 16),
     TILE(BF16, 128, 2, 32, 32, 32, 8, 3, 3, 1, 8, 16),
     TILE(BF16, 256, 1, 16, 64, 16, 8, 3, 3, 1, 8, 16),

@@ -45,6 +45,7 @@ char *cuda_prelude(const Target *target, Arena *arena)
 void describe_conv_cuda(const Graph *graph, const Node *anchor, ConvCudaLowering *conv)
 {
     ConvShape shape = conv_shape(anchor);
+    shape.warp_groups = graph->compilation->warp_groups;
     *conv = (ConvCudaLowering){ 0 };
     if (anchor->op == OP_CONV_GRAD_WEIGHT)
         lower_conv_cuda_grad_weight(&shape, precision_of(graph), conv);

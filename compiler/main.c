@@ -22,7 +22,7 @@ static const char all_targets[] = "host,cuda", all_precisions[] = "fp32,tf32,bf1
 enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
-    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION, OPTION_WINOGRAD, OPTION_GEMM,
+    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION, OPTION_WINOGRAD, OPTION_GEMM, OPTION_WARP_GROUPS,
 };
 
 typedef struct {
@@ -40,6 +40,7 @@ static const Option options[] = {
     {OPTION_PRECISION, "precision", "LIST", "on CUDA, of fp32,tf32,bf16 (default all; the host: fp32)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
     {OPTION_WINOGRAD, "winograd", NULL, "3x3 convolutions by Winograd where faster; error 1e-5"},
+    {OPTION_WARP_GROUPS, "warp-groups", NULL, "more launches to tune: wgmma, which no GPU has run yet"},
     {OPTION_GEMM, "gemm", "LIBRARY", "cublas: convolutions on CUDA by im2col; not fused"},
     {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
     {OPTION_SUMMARY, "summary", "[=BATCH]", "print layers, parameters, multiply-adds, memory"},
@@ -183,6 +184,7 @@ static int set_option(Command *command, int value, char *text)
     case OPTION_PRECISION: return set_precision(c, text);
     case OPTION_NO_FUSE: return set_no_fuse(c, text);
     case OPTION_WINOGRAD: c->winograd = true; break;
+    case OPTION_WARP_GROUPS: c->warp_groups = true; break;
     case OPTION_GEMM:
         if (strcmp(text, "cublas") != 0)
             return usage("--gemm: no library is called '%s'; there is cublas", text);
@@ -344,7 +346,7 @@ static int run_command(Command *command)
                              .n_defines = c->n_defines, .include_dirs = c->include_dirs,
                              .n_include_dirs = c->n_include_dirs, .precision = c->precision,
                              .targets = c->targets, .no_fuse = c->no_fuse, .winograd = c->winograd,
-                             .gemm = c->gemm,
+                             .gemm = c->gemm, .warp_groups = c->warp_groups,
                              .json = c->json,
                              .messages = c->messages, .stop_after = c->stop_after,
                              .dump_dir = c->dump_dir, .verbose = c->verbose, .explain = c->explain};

@@ -69,6 +69,7 @@ struct Compilation {
     const char *targets;          /* a comma list: "host,cuda" */
     const char *no_fuse;          /* NULL: fuse all; "": nothing; else not those of a comma list */
     bool winograd;                /* --winograd: 3x3 convolutions by Winograd where it pays */
+    bool warp_groups;             /* --warp-groups: candidates of sm_90a's wgmma, for segrun tune */
     bool gemm;                    /* --gemm cublas: convolutions on CUDA by im2col and cuBLAS */
     bool input_gradients;         /* train also gives the gradient of every f32 input (tests) */
     bool json;                    /* --diagnostics=json */

@@ -462,6 +462,7 @@ static void set_architectures(KernelTable *table, const Nvrtc *nvrtc)
 static bool add_model(KernelTable *table, const char *name)
 {
     Compilation c = {.arena = table->arena, .precision = "fp32,tf32,bf16", .targets = "cuda",
+                     .warp_groups = true,
                      .messages = stdout};
     c.path = arena_printf(c.arena, "models/%s.seg", name);
     Plan *plan = compile(&c);

@@ -88,22 +88,6 @@ static bool not_finite(const Training *training, const Loader *loader, const Bat
     return false;
 }
 
-/* What the device lost is said by its own hint; here is what to type. */
-static bool device_failed(const Training *training, Error *error)
-{
-    static const char resume[] = "segrun train --resume";
-    const char *found = strstr(error->hint, resume);
-    if (!found || access(training->files.last, R_OK) != 0)
-        return false;
-    char rest[sizeof error->hint];
-    snprintf(rest, sizeof rest, "%s", found + strlen(resume));
-    int before = (int)(found - error->hint);
-    snprintf(error->hint + before, sizeof error->hint - (size_t)before,
-             "segrun train %.120s --data %.120s -r %.120s%s", training->session.plan_path,
-             training->options->data, training->files.last, rest);
-    return false;
-}
-
 static bool write_batch(Training *training, const Batch *batch, Error *error)
 {
     Executor *executor = training->session.executor;
@@ -131,7 +115,7 @@ static bool finish_step(Training *training, const Loader *loader, const Batch *b
     if (!executor_read(executor, "train", tensors->loss->name, &loss, batch->n, error)
         || !executor_read(executor, "train", tensors->metric->name, training->sums, batch->n,
                           error))
-        return device_failed(training, error);
+        return false;
     if (!isfinite(loss))
         return not_finite(training, loader, batch, (double)loss, error);
     state->loss_sum += (double)loss * batch->n;
@@ -180,11 +164,10 @@ static bool train_batches(Training *training, Loader *loader, Error *error)
         batch = next;
         if (batch.n == 0
             && (!loader_next(loader, &batch, error) || !write_batch(training, &batch, error)))
-            return device_failed(training, error);
+            return false;
         if (!start_step(training, &batch, error)
-            || (ahead && !write_ahead(training, loader, &batch, &next, error)))
-            return device_failed(training, error);
-        if (!finish_step(training, loader, &batch, error))
+            || (ahead && !write_ahead(training, loader, &batch, &next, error))
+            || !finish_step(training, loader, &batch, error))
             return false;
         state->seconds = before + now_seconds() - begun;
         snprintf(detail, sizeof detail, "loss %.4f  Dice %.4f",
@@ -487,12 +470,29 @@ static bool run_epochs(Training *training, Error *error)
     return !training->stopped || say_how_to_go_on(training, error);
 }
 
+/* Where a GPU was lost, its hint says what can be done; here is what to type for it. */
+static bool device_failed(const Training *training, Error *error)
+{
+    static const char resume[] = "segrun train --resume";
+    const char *found = strstr(error->hint, resume);
+    if (!found || access(training->files.last, R_OK) != 0)
+        return false;
+    char rest[sizeof error->hint];
+    snprintf(rest, sizeof rest, "%s", found + strlen(resume));
+    int before = (int)(found - error->hint);
+    snprintf(error->hint + before, sizeof error->hint - (size_t)before,
+             "segrun train %.120s --data %.120s -r %.120s%s", training->session.plan_path,
+             training->options->data, training->files.last, rest);
+    return false;
+}
+
 static bool train(Training *training, Error *error)
 {
     if (!check(training, error))
         return false;
     if (training->state.epoch < training->state.epochs)
-        return prepare(training, error) && run_epochs(training, error);
+        return prepare(training, error)
+            && (run_epochs(training, error) || device_failed(training, error));
     progress_say(&training->session.progress, "all %d epochs are done; --epochs N trains further",
                  training->state.epoch);
     return true;

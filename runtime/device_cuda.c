@@ -77,7 +77,9 @@ bool cuda_check(CudaDevice *cuda, CUresult result, const char *call, Error *erro
     cuda->driver.cuGetErrorName(result, &name);
     cuda->driver.cuGetErrorString(result, &text);
     const char *hint = "nvidia-smi may say more";
-    if (is_final(result))
+    if (!cuda->context)
+        hint = "nvidia-smi may say more: another program may have the GPU for itself";
+    else if (is_final(result))
         hint = cuda->debug ? "segrun train --resume goes on from the last checkpoint"
                            : "segrun train --resume goes on from the last checkpoint; with "
                              "SEG_DEBUG=1 the message names the kernel that was running";

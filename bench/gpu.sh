@@ -3,7 +3,7 @@
 #
 #   bench/gpu.sh --prepare [PETS]   on a machine that has all tools: fills bench/carry/
 #   bench/gpu.sh                    on a machine with a GPU, where bench/carry/ was copied to
-#       --only PART,...             of: ops nets training sanitizer times peers
+#       --only PART,...             of: ops nets training sanitizer times wgmma peers
 #       --results FOLDER            instead of bench/results/
 #       --seconds N                 for all together, instead of 470
 #       --device cpu                without a GPU: builds, and rehearses times on the processor
@@ -18,7 +18,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 3
 carry=bench/carry
-results=bench/results total=470 only='ops nets training sanitizer times peers' device=cuda
+results=bench/results total=470 only='ops nets training sanitizer times wgmma peers' device=cuda
 
 fail() {
     echo "gpu.sh: error: $1" >&2
@@ -84,14 +84,24 @@ add_part() {
     [ "$4" = 0 ] || bad=1
 }
 
-# Adds up the counts at the ends of logs; one without a count is a failure.
+# logged LOG SECONDS COMMAND...: its output and, where it did not end by itself, a line of that
+logged() {
+    local file=$1 seconds=$2 code
+    shift 2
+    timeout -k 5 "$seconds" "$@" >"$file" 2>&1
+    code=$?
+    [ $code -le 1 ] || printf '\nstopped: exit code %d\n' $code >>"$file"
+}
+
+# Adds up the last counts of logs; one without a count, or that was stopped, is a failure.
 count() {
     local file line p f s
     passed=0 failed=0 skipped=0
     for file; do
         line=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$file" 2>/dev/null | tail -n 1)
-        read -r p _ f _ s _ <<<"${line:-0 passed, 1 failed}"
+        read -r p _ f _ s _ <<<"${line:-0 passed, 0 failed}"
         passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
+        [ -n "$line" ] && ! grep -aq '^stopped: ' "$file" || failed=$((failed + 1))
     done
 }
 
@@ -163,8 +173,8 @@ run_sharded() {
     for precision in fp32 tf32 bf16; do
         for ((shard = 0; shard < shards; shard++)); do
             logs+=("$log/$name-$precision-$shard.log")
-            timeout -k 5 $((seconds + 10)) "build-lean/tests/gpu/test_gpu_$name" \
-                "cuda-$precision" "$shard/$shards" "$seconds" >"${logs[-1]}" 2>&1 &
+            logged "${logs[-1]}" $((seconds + 10)) "build-lean/tests/gpu/test_gpu_$name" \
+                "cuda-$precision" "$shard/$shards" "$seconds" &
         done
     done
     wait
@@ -175,8 +185,8 @@ run_sharded() {
 run_training() {
     local started=$SECONDS arguments=()
     [ ! -s "$carry/pets-256.u8" ] || arguments=("$carry/pets-256.u8" 256 10 4)
-    timeout -k 5 "$(limit 75)" build-lean/tests/gpu/test_gpu_training "${arguments[@]}" \
-        >"$log/training.log" 2>&1
+    logged "$log/training.log" "$(limit 75)" build-lean/tests/gpu/test_gpu_training \
+        "${arguments[@]}"
     count "$log/training.log"
     add_part training "$started" "$passed" "$failed" "$skipped" "losses and gradients as the host's"
 }
@@ -246,7 +256,7 @@ build_kernels() {
     for net in $networks; do
         for precision in $precisions; do
             for program in train predict; do
-                timeout "$(limit 90)" build-lean/segbench "$work/$net"-*.plan -d "$device" \
+                timeout "$(limit 90)" build-lean/segbench "$work/$net"-[123]-*.plan -d "$device" \
                     -p "$precision" -P $program -B >>"$log/kernels.log" 2>&1 &
             done
         done
@@ -266,7 +276,7 @@ run_times() {
     for precision in $precisions; do
         for net in $networks; do
             while read -r program batch; do
-                if measure "$net-$precision-$program-$batch" "$work/$net"-*.plan \
+                if measure "$net-$precision-$program-$batch" "$work/$net"-[123]-*.plan \
                     -p "$precision" -P "$program" -b "$batch"; then
                     done=$((done + 1))
                 else
@@ -276,6 +286,28 @@ run_times() {
         done
     done
     add_part times "$started" "$done" "$lost" 0 "fused, then x unfused, x gemm"
+}
+
+# Launches by Hopper's wgmma are not in plans unless asked for: what tuning makes of them.
+run_wgmma() {
+    local started=$SECONDS net program done=0 lost=0
+    if [ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)" \
+        != 9.0 ]; then
+        add_part wgmma "$started" 0 0 1 "no nvidia-smi, or not a GPU of 9.0"
+        return
+    fi
+    for net in $networks; do
+        compile "$net" wgmma --warp-groups --precision bf16
+        for program in train predict; do
+            if measure "wgmma-$net-$program" "$work/$net-1-fused.plan" "$work/$net-wgmma.plan" \
+                -p bf16 -P $program -b 16; then
+                done=$((done + 1))
+            else
+                lost=$((lost + 1))
+            fi
+        done
+    done
+    add_part wgmma "$started" "$done" "$lost" 0 "fused, then x the same with wgmma"
 }
 
 run_peers() {
@@ -361,6 +393,7 @@ find_device
 ! wanted training || run_training
 ! wanted sanitizer || run_sanitizer
 ! wanted times || run_times
+! wanted wgmma || run_wgmma
 ! wanted peers || run_peers
 name=$(sed 's/^[a-z]*: //; s/,.*//; s/[^A-Za-z0-9]\+/-/g' <<<"$device_name")
 file=$results/gpu-$name-$(date -u +%Y%m%d-%H%M%S).json

@@ -167,6 +167,13 @@ static void run_all_launches(Running *running)
     }
 }
 
+static void print_count(const Running *running)
+{
+    printf("%d passed, %d failed, %d skipped\n", running->passed, running->failed,
+           running->skipped);
+    fflush(stdout);
+}
+
 int cuda_ops(const CudaCases *wanted)
 {
     Running running = {.wanted = wanted, .start = now()};
@@ -183,11 +190,13 @@ int cuda_ops(const CudaCases *wanted)
             continue;
         }
         run_models(&running);
-        if (!wanted->name)
+        if (!wanted->name) {
+            print_count(&running); /* a launch that hangs shall not lose it */
             run_all_launches(&running);
+        }
         device_close(running.device);
         printf("%s: %.1f s\n", modes[i].target, now() - start);
     }
-    printf("%d passed, %d failed, %d skipped\n", running.passed, running.failed, running.skipped);
+    print_count(&running);
     return running.failed != 0;
 }

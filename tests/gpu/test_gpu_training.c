@@ -7,7 +7,8 @@
  *
  * Gradients are read from Adam's first moments. Rounding decides here and there on which side of a
  * relu or a maximum a value falls, and training on multiplies that: limits of gradients and of
- * later losses are wide, the first loss's is not.
+ * later losses are wide, the first loss's is not. Maps must not shrink to a pixel or two: batch norm
+ * over so few values multiplies every difference.
  * timeout: 300   sanitize: no
  */
 #include <math.h>
@@ -230,7 +231,7 @@ int main(int argc, char **argv)
         return 0;
     bool whole = argc > 2;
     char size[16];
-    Pictures pictures = {.size = whole ? atoi(argv[2]) : 32, .batch = argc > 4 ? atoi(argv[4]) : 2,
+    Pictures pictures = {.size = whole ? atoi(argv[2]) : 64, .batch = argc > 4 ? atoi(argv[4]) : 4,
                          .steps = argc > 3 ? atoi(argv[3]) : 5};
     if (pictures.steps < 1 || pictures.steps > MAX_STEPS
         || !read_pictures(&pictures, whole ? argv[1] : NULL) || pictures.batch < 1

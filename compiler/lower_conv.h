@@ -19,7 +19,6 @@ typedef struct {
     int64_t kernel, stride, padding, dilation, groups;
     bool transposed;
     bool direct_only;                /* never by Winograd's filtering */
-    bool warp_groups;                /* on CUDA: also by products of warp groups */
 } ConvShape;
 
 enum { CONV_SIZES = 32 };

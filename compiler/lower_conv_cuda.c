@@ -199,11 +199,11 @@ static bool suits(const ConvShape *s, const Window *w, const Tile *tile)
 
 /* All tiles that suit, the cheapest first. */
 static void choose_tiles(const ConvShape *s, const Window *w, const Tile *tiles, int n,
-                         ConvCudaLowering *out)
+                         bool warp_groups, ConvCudaLowering *out)
 {
     double best = 0;
     for (int i = 0; i < n; i++) {
-        if (!suits(s, w, &tiles[i]) || (tiles[i].rate == 0 && !s->warp_groups))
+        if (!suits(s, w, &tiles[i]) || (tiles[i].rate == 0 && !warp_groups))
             continue;
         add_launch(s, w, &tiles[i], out);
         if (tiles[i].rate == 0)
@@ -242,7 +242,7 @@ static bool shares_patch(const ConvShape *s, const Window *w, const Tile *tiles,
 
 /* False: no tile suits. */
 static bool lower_tiles(const ConvShape *s, CudaPrecision precision, bool few_inputs,
-                        ConvCudaLowering *out)
+                        bool warp_groups, ConvCudaLowering *out)
 {
     Window w = window_of(s, precision, few_inputs);
     const bool plain = precision == CUDA_FP32;
@@ -250,7 +250,7 @@ static bool lower_tiles(const ConvShape *s, CudaPrecision precision, bool few_in
     const int n = plain ? sizeof tiles_of_floats / sizeof *tiles
                         : sizeof tiles_of_matrices / sizeof *tiles;
     w.tapwise = few_inputs || !shares_patch(s, &w, tiles, n);
-    choose_tiles(s, &w, tiles, n, out);
+    choose_tiles(s, &w, tiles, n, warp_groups, out);
     const int64_t part_rows = divide_up(w.rows, w.part_height);
     const int64_t part_columns = divide_up(w.columns, TILE_COLUMNS);
     const int64_t sizes[] = { s->C, s->H, s->W, s->K, s->P, s->Q, w.part_height, part_rows,
@@ -264,14 +264,15 @@ static bool lower_tiles(const ConvShape *s, CudaPrecision precision, bool few_in
     return out->n_launches > 0;
 }
 
-void lower_conv_cuda(const ConvShape *s, CudaPrecision precision, ConvCudaLowering *out)
+void lower_conv_cuda(const ConvShape *s, CudaPrecision precision, bool warp_groups,
+                     ConvCudaLowering *out)
 {
     memset(out, 0, sizeof *out);
     if (s->groups > 1) {
         lower_conv_cuda_grouped(s, precision, out);
         return;
     }
-    if (!(s->C <= FEW_INPUTS && lower_tiles(s, precision, true, out))
-        && !lower_tiles(s, precision, false, out))
+    if (!(s->C <= FEW_INPUTS && lower_tiles(s, precision, true, warp_groups, out))
+        && !lower_tiles(s, precision, false, warp_groups, out))
         bug("lower: no tile for a convolution with a kernel of %lld", (long long)s->kernel);
 }

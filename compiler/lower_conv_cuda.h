@@ -47,8 +47,8 @@ typedef struct {
     CudaLaunch finish;
 } ConvCudaLowering;
 
-/* Forward, transposed and input gradient. lower_conv_cuda.c */
-void lower_conv_cuda(const ConvShape *, CudaPrecision, ConvCudaLowering *);
+/* Forward, transposed and input gradient; warp_groups: with launches of wgmma. lower_conv_cuda.c */
+void lower_conv_cuda(const ConvShape *, CudaPrecision, bool warp_groups, ConvCudaLowering *);
 /* The same with groups > 1. lower_conv_cuda_weight.c */
 void lower_conv_cuda_grouped(const ConvShape *, CudaPrecision, ConvCudaLowering *);
 /* Weight gradient. lower_conv_cuda_weight.c */

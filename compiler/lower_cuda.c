@@ -45,12 +45,11 @@ char *cuda_prelude(const Target *target, Arena *arena)
 void describe_conv_cuda(const Graph *graph, const Node *anchor, ConvCudaLowering *conv)
 {
     ConvShape shape = conv_shape(anchor);
-    shape.warp_groups = graph->compilation->warp_groups;
     *conv = (ConvCudaLowering){ 0 };
     if (anchor->op == OP_CONV_GRAD_WEIGHT)
         lower_conv_cuda_grad_weight(&shape, precision_of(graph), conv);
     else
-        lower_conv_cuda(&shape, precision_of(graph), conv);
+        lower_conv_cuda(&shape, precision_of(graph), graph->compilation->warp_groups, conv);
 }
 
 static void describe_conv(const Graph *graph, const Node *anchor, CudaCall *cuda)

@@ -191,6 +191,7 @@ static void test_proof(Program program)
     Plan plan = {0};
     place_parameters(graph, &plan);
     simplify(graph);
+    graph->target = &targets[0];
     fuse(graph);
     order(graph);
     place(graph);

@@ -51,6 +51,10 @@ check "kernels to read" test "$(find source -name '*.c' | wc -l)" -ge 3
 "$segc" tiny.seg -o b.plan
 same "the same text gives the same plan" a.plan b.plan
 ok "segc --no-fuse" "$segc" tiny.seg --no-fuse -o unfused.plan
+ok "bench of two plans in turn" "$segrun" bench tiny.plan -d cpu -b 2 --runs 3 --steps --compare unfused.plan --json bench.json
+says "their ratio" "times as long"
+check "all numbers as JSON" grep -q '"timings": \[' bench.json
+fails 1 "bench with a plan that is not there" "$segrun" bench tiny.plan -d cpu --compare nothing.plan --runs 3
 printf 'model x {\n    output y = nothing\n}\n' >wrong.seg
 fails 1 "--diagnostics=json" "$segc" wrong.seg --diagnostics=json -o p.plan
 says "is JSON" '^[[{]'

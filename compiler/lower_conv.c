@@ -27,6 +27,11 @@ enum {
     GRAD_BAND_PIXELS = 1024,
     GRAD_LEAST_PIXELS = 256,
     GRAD_CALL_PIXELS = 512,
+    GRAD_CHUNK_BYTES = 8 << 20,       /* transformed tiles of both operands */
+    GRAD_LEAST_TILES = 64,
+    GRAD_MOST_TILES = 256,
+    GRAD_UNIT_BLOCKS = 4,
+    GRAD_PATCH_BYTES = 256 << 10,
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -339,6 +344,38 @@ static int64_t grad_band_of(const ConvShape *s, const Window *w)
            && patch_rows(w, band) * x_line + band * dy_line > CACHE_BYTES)
         band--;
     return band;
+}
+
+/* See kernels/host/conv_winograd_grad_weight.c. */
+void lower_conv_winograd_grad_weight(const ConvShape *s, ConvLowering *out)
+{
+    memset(out, 0, sizeof *out);
+    const int64_t x_blocks = divide_up(s->C, 16), dy_blocks = divide_up(s->K, 16);
+    const int64_t tile_rows = divide_up(s->P, 4), columns = divide_up(s->Q, 4);
+    const int64_t fitting = GRAD_CHUNK_BYTES / (36 * 64 * (x_blocks + dy_blocks));
+    const int64_t wanted = least(most(fitting, GRAD_LEAST_TILES), GRAD_MOST_TILES);
+    const int64_t samples = most(1, wanted / (tile_rows * columns));
+    const int64_t chunks = divide_up(tile_rows, most(1, wanted / columns));
+    const int64_t rows = divide_up(tile_rows, chunks);
+    const int64_t point = plane_floats(samples * rows * columns);
+    const int64_t band = least(rows, most(1, GRAD_PATCH_BYTES / ((4 * columns + 2) * 256)));
+
+    const int64_t unit_c = least(x_blocks, GRAD_UNIT_BLOCKS);
+    const int64_t unit_k = least(dy_blocks, GRAD_UNIT_BLOCKS);
+    const int64_t units = divide_up(x_blocks, unit_c) * divide_up(dy_blocks, unit_k);
+    const int64_t point_sums = round_up(unit_k, 2) * unit_c * 256 + 16;
+    const bool small = units < GRAD_TASKS;
+    const int64_t operands = (x_blocks + dy_blocks) * 36 * point;
+    const int64_t lines_offset = (4 * band + 2) * (4 * columns + 2) * 64;
+    const int64_t transform_bytes = lines_offset + 6 * (4 * columns + 2) * 64;
+    out->template = "conv_winograd_grad_weight.c";
+    out->parts = 1;
+    out->rows = s->P;
+    out->scratch_bytes = most(transform_bytes, small ? 0 : 36 * point_sums * 4);
+    out->workspace_bytes = (operands + (small ? units * 36 * point_sums : 0)) * 4;
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, s->padding, samples, rows, band,
+                         unit_c, unit_k, small ? 3 : 36, point, point_sums, small ? operands : 0,
+                         lines_offset));
 }
 
 void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)

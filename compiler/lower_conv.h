@@ -43,5 +43,6 @@ void lower_conv(const ConvShape *, ConvLowering *);
 /* The same always by Winograd's filtering. Kernel 3, stride 1, dilation 1, one group. */
 void lower_conv_winograd(const ConvShape *, ConvLowering *);
 void lower_conv_grad_weight(const ConvShape *, ConvLowering *);
+void lower_conv_winograd_grad_weight(const ConvShape *, ConvLowering *);
 
 #endif

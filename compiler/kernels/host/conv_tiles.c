@@ -266,6 +266,43 @@ void conv_grad_tiles(const ConvGradTile *g)
     }
 }
 
+/* ---- Winograd ------------------------------------------------------------------------------- */
+
+#define S POINT_S
+#define L POINT_L
+
+/* to = B' from, for 6 vectors some distance apart each. */
+INLINE void transform_input(const float *from, int64_t from_step, float *to, int64_t to_step)
+{
+    const v16 d0 = *(const v16 *)from, d1 = *(const v16 *)(from + from_step),
+              d2 = *(const v16 *)(from + 2 * from_step), d3 = *(const v16 *)(from + 3 * from_step),
+              d4 = *(const v16 *)(from + 4 * from_step), d5 = *(const v16 *)(from + 5 * from_step);
+    const v16 even_s = d4 - L * L * d2, odd_s = d3 - L * L * d1;
+    const v16 even_l = d4 - S * S * d2, odd_l = d3 - S * S * d1;
+    *(v16 *)to = S * S * (L * L) * d0 + (d4 - (S * S + L * L) * d2);
+    *(v16 *)(to + to_step) = even_s + S * odd_s;
+    *(v16 *)(to + 2 * to_step) = even_s - S * odd_s;
+    *(v16 *)(to + 3 * to_step) = even_l + L * odd_l;
+    *(v16 *)(to + 4 * to_step) = even_l - L * odd_l;
+    *(v16 *)(to + 5 * to_step) = S * S * (L * L) * d1 + (d5 - (S * S + L * L) * d3);
+}
+
+/* Columns of a row of tiles first, which neighbours share, then each tile's rows. */
+void conv_winograd_input(const float *patch, int64_t rows, int64_t columns, float *lines, float *to,
+                         int64_t plane)
+{
+    const int64_t pixels = columns * 4 + 2, line = pixels * 16;
+    for (int64_t row = 0; row < rows; row++) {
+        const float *from = patch + row * 4 * line;
+        for (int64_t i = 0; i < pixels; i++)
+            transform_input(from + i * 16, line, lines + i * 16, line);
+        for (int64_t column = 0; column < columns; column++, to += 16) {
+            for (int64_t i = 0; i < 6; i++)
+                transform_input(lines + i * line + column * 64, 16, to + i * 6 * plane, plane);
+        }
+    }
+}
+
 /* ---- transposing ---------------------------------------------------------------------------- */
 
 #if VECTOR == 16 && defined __has_builtin

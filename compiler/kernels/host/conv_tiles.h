@@ -45,6 +45,17 @@ typedef struct {
 enum { CONV_GRAD_TILE_BLOCKS = 2 };
 void conv_grad_tiles(const ConvGradTile *);
 
+/* Winograd's minimal filtering of 3x3 windows takes polynomials at 0, +-POINT_S, +-POINT_L and
+ * infinity. Beside the usual 0, +-1, +-2 these take as many operations, all constants are exact in
+ * float too, and the error is a quarter (Barabasz et al. 2020 show why the points matter). */
+#define POINT_S 0.625f
+#define POINT_L 1.5f
+/* to[point][row][column][16] = B' d B for rows x columns tiles d of 6x6 pixels, 4 apart, of a patch
+ * with 4 * columns + 2 pixels a row; `plane` floats from one of the 36 points to the next. `lines`
+ * is memory for 6 rows of the patch. */
+void conv_winograd_input(const float *patch, int64_t rows, int64_t columns, float *lines, float *to,
+                         int64_t plane);
+
 /* Transposes 16 x 16 floats: to[i][j] = from[j][i]. The rows may be anywhere. */
 void conv_transpose(const float *const from[16], float *const to[16]);
 

@@ -12,9 +12,7 @@
  * transformed input stays in the second-level cache: transforms each input block; then, strip by
  * strip, multiplies, transforms back and writes.
  *
- * The polynomials behind it are evaluated at 0, +-5/8, +-3/2 and infinity. Beside the usual 0, +-1,
- * +-2 this takes as many operations, all constants are exact in float too, and the error is a
- * quarter: about 1e-6 of the largest result (Barabasz et al. 2020 show why the points matter).
+ * The error is about 1e-6 of the largest result, by the choice of the points (conv_tiles.h).
  */
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q,
@@ -35,8 +33,8 @@ enum {
 enum { WEIGHT_FLOATS = 9 * 16 * 64 };
 
 /* The points +-S and +-L, their squares and cubes. */
-#define S 0.625f
-#define L 1.5f
+#define S POINT_S
+#define L POINT_L
 #define S2 (S * S)
 #define L2 (L * L)
 #define S3 (S * S2)
@@ -54,41 +52,16 @@ typedef struct {
 
 /* ---- input ---------------------------------------------------------------------------------- */
 
-/* to = B' from, for 6 vectors some distance apart each. */
-INLINE void transform_input(const float *from, int64_t from_step, float *to, int64_t to_step)
-{
-    const v16 d0 = *(const v16 *)from, d1 = *(const v16 *)(from + from_step),
-              d2 = *(const v16 *)(from + 2 * from_step), d3 = *(const v16 *)(from + 3 * from_step),
-              d4 = *(const v16 *)(from + 4 * from_step), d5 = *(const v16 *)(from + 5 * from_step);
-    const v16 even_s = d4 - L2 * d2, odd_s = d3 - L2 * d1;
-    const v16 even_l = d4 - S2 * d2, odd_l = d3 - S2 * d1;
-    *(v16 *)to = S2 * L2 * d0 + (d4 - (S2 + L2) * d2);
-    *(v16 *)(to + to_step) = even_s + S * odd_s;
-    *(v16 *)(to + 2 * to_step) = even_s - S * odd_s;
-    *(v16 *)(to + 3 * to_step) = even_l + L * odd_l;
-    *(v16 *)(to + 4 * to_step) = even_l - L * odd_l;
-    *(v16 *)(to + 5 * to_step) = S2 * L2 * d1 + (d5 - (S2 + L2) * d3);
-}
-
-/* One input block of a sample's tiles: columns of a row of tiles first, which neighbours share,
- * then each tile's rows. */
+/* One input block of a sample's tiles. */
 static void transform_block(const KernelArguments *a, const Task *task, int64_t n, int64_t cb,
                             float *to)
 {
     const int64_t *s = a->sizes;
-    const int64_t pixels = task->columns * 4 + 2, line = pixels * 16, plane = s[SIZE_INPUT_PLANE];
     conv_patch(a, read_x, n, cb, s[SIZE_H], s[SIZE_W], task->row + s[SIZE_ORIGIN],
-               task->column + s[SIZE_ORIGIN], task->rows * 4 + 2, pixels, task->patch);
-    for (int64_t row = 0; row < task->rows; row++) {
-        const float *from = task->patch + row * 4 * line;
-        for (int64_t i = 0; i < pixels; i++)
-            transform_input(from + i * 16, line, task->lines + i * 16, line);
-        for (int64_t column = 0; column < task->columns; column++, to += 16) {
-            for (int64_t i = 0; i < 6; i++)
-                transform_input(task->lines + i * line + column * 64, 16, to + i * 6 * plane,
-                                plane);
-        }
-    }
+               task->column + s[SIZE_ORIGIN], task->rows * 4 + 2, task->columns * 4 + 2,
+               task->patch);
+    conv_winograd_input(task->patch, task->rows, task->columns, task->lines, to,
+                        s[SIZE_INPUT_PLANE]);
 }
 
 /* input[point][input block][tile][16] */

@@ -55,9 +55,9 @@ static void gather_turned(const KernelArguments *a, int64_t k, int64_t c, Block 
     }
 }
 
-/* The points of conv_winograd.c, and what the weights are divided by there. */
-#define S (5.0 / 8)
-#define L (3.0 / 2)
+/* The points, and what the weights are divided by there. */
+#define S ((double)POINT_S)
+#define L ((double)POINT_L)
 #define BY_S (2 * S * S * (S * S - L * L))
 #define BY_L (2 * L * L * (L * L - S * S))
 

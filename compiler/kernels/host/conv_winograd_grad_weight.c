@@ -1,0 +1,283 @@
+/* Gradient for its weight of a convolution with a 3x3 window and stride 1, by Winograd's filtering:
+ * the transposed of what conv_winograd.c computes, F(3x3, 4x4).
+ *
+ * Own buffers: result [K][C][3][3], workspace.  Reads read_x [C,H,W] and read_dy [K,P,Q].
+ *
+ * A tile is 4x4 pixels y of dy and the 6x6 pixels d of x that they meet; the result is
+ * G' [sum over tiles of (A y A') * (B' d B)] G, with * element by element: for each of the 36
+ * points a product of matrices [C][tiles] and [tiles][K]. The batch is taken a chunk of tiles at a
+ * time: some rows of tiles of a sample, or several samples of small maps. All blocks of both
+ * operands are transformed into the workspace, then units of the sums, some input blocks by some
+ * output blocks, are multiplied.
+ *
+ * Small weights (SUMS > 0): the sums stay in the workspace until the last chunk; units are divided
+ * by points, so that there are tasks enough. Large weights (SUMS = 0): there are units enough for
+ * all threads, so each is a task that keeps its sums in the thread's memory, transforms them back
+ * and adds them to the result. How the work is divided depends on sizes only, so the bits do not
+ * depend on the number of threads.
+ */
+enum {
+    SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q,
+    SIZE_PADDING,
+    SIZE_SAMPLES,             /* of a chunk; 1 unless they are whole */
+    SIZE_ROWS,                /* rows of tiles of a chunk */
+    SIZE_BAND,                /* rows of tiles that are transformed at a time */
+    SIZE_UNIT_C, SIZE_UNIT_K, /* input and output blocks of a unit, the last may have fewer */
+    SIZE_POINTS,              /* of a task: 36 where SUMS = 0 */
+    SIZE_POINT,               /* floats of the workspace from one point's tiles to the next */
+    SIZE_POINT_SUMS,          /* floats from one point's sums of a unit to the next */
+    SIZE_SUMS,                /* floats of the workspace before the sums, or 0 */
+    SIZE_LINES_OFFSET,        /* bytes in the scratch memory; the patch, and sums, are at 0 */
+};
+
+typedef struct {
+    int64_t n, samples;
+    int64_t row, rows, columns; /* of tiles, of each sample */
+    int64_t tiles;
+    bool first;                 /* of the batch */
+} Chunk;
+
+/* The transformed tiles of x's block, or of dy's behind them: [point][tile][16]. */
+static float *block_of(const KernelArguments *a, int64_t block)
+{
+    return (float *)a->buffers[1] + block * 36 * a->sizes[SIZE_POINT];
+}
+
+/* ---- operands ------------------------------------------------------------------------------- */
+
+#define S POINT_S
+#define L POINT_L
+
+/* to = A from, 4 vectors to 6. */
+INLINE void transform_dy(const float *from, int64_t from_step, float *to, int64_t to_step)
+{
+    const v16 y0 = *(const v16 *)from, y1 = *(const v16 *)(from + from_step),
+              y2 = *(const v16 *)(from + 2 * from_step), y3 = *(const v16 *)(from + 3 * from_step);
+    const v16 even_s = y0 + S * S * y2, odd_s = y1 + S * S * y3;
+    const v16 even_l = y0 + L * L * y2, odd_l = y1 + L * L * y3;
+    *(v16 *)to = y0;
+    *(v16 *)(to + to_step) = even_s + S * odd_s;
+    *(v16 *)(to + 2 * to_step) = even_s - S * odd_s;
+    *(v16 *)(to + 3 * to_step) = even_l + L * odd_l;
+    *(v16 *)(to + 4 * to_step) = even_l - L * odd_l;
+    *(v16 *)(to + 5 * to_step) = y3;
+}
+
+static void transform_dy_tiles(const float *patch, int64_t rows, int64_t columns, float *lines,
+                               float *to, int64_t point)
+{
+    const int64_t line = columns * 64;
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t i = 0; i < line; i += 16)
+            transform_dy(patch + row * 4 * line + i, line, lines + i, line);
+        for (int64_t column = 0; column < columns; column++, to += 16) {
+            for (int64_t i = 0; i < 6; i++)
+                transform_dy(lines + i * line + column * 64, 16, to + i * 6 * point, point);
+        }
+    }
+}
+
+/* Some rows of tiles, from `row` of the chunk's on, of one block of one sample. */
+static void transform_band(const KernelArguments *a, const Chunk *c, int64_t sample, int64_t block,
+                           int64_t row)
+{
+    const int64_t *s = a->sizes;
+    const int64_t x_blocks = channel_blocks(s[SIZE_C]), point = s[SIZE_POINT];
+    const int64_t rows = min64(s[SIZE_BAND], c->rows - row), top = (c->row + row) * 4;
+    float *patch = thread_scratch(a), *lines = patch + s[SIZE_LINES_OFFSET] / 4;
+    float *to = block_of(a, block) + (sample * c->rows + row) * c->columns * 16;
+    if (block < x_blocks) {
+        conv_patch(a, read_x, c->n + sample, block, s[SIZE_H], s[SIZE_W], top - s[SIZE_PADDING],
+                   -s[SIZE_PADDING], rows * 4 + 2, c->columns * 4 + 2, patch);
+        conv_winograd_input(patch, rows, c->columns, lines, to, point);
+    } else {
+        conv_patch(a, read_dy, c->n + sample, block - x_blocks, s[SIZE_P], s[SIZE_Q], top, 0,
+                   rows * 4, c->columns * 4, patch);
+        transform_dy_tiles(patch, rows, c->columns, lines, to, point);
+    }
+}
+
+/* ---- units ---------------------------------------------------------------------------------- */
+
+static int64_t units_of(int64_t channels, int64_t unit)
+{
+    return (channel_blocks(channels) + unit - 1) / unit;
+}
+
+/* Adds the chunk's products at `points` points, from `point` on: sums[point][pair of output
+ * blocks][input block][16 channels][output channels]. */
+static void multiply(const KernelArguments *a, const Chunk *c, int64_t unit, int64_t point,
+                     int64_t points, bool clear, float *sums)
+{
+    const int64_t *s = a->sizes;
+    const int64_t x_blocks = channel_blocks(s[SIZE_C]), dy_blocks = channel_blocks(s[SIZE_K]);
+    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]);
+    const int64_t cb = unit % units * s[SIZE_UNIT_C], kb = unit / units * s[SIZE_UNIT_K];
+    const int64_t cb_end = min64(cb + s[SIZE_UNIT_C], x_blocks);
+    const int64_t kb_end = min64(kb + s[SIZE_UNIT_K], dy_blocks);
+    ConvGradTile g = {.taps = (int64_t[]){0}, .n_taps = 1, .depth = 16, .rows = 1,
+                      .pixels = c->tiles, .x_pixel = 16, .dy_block = 36 * s[SIZE_POINT]};
+    for (int64_t i = point; i < point + points; i++) {
+        float *to = sums + i * s[SIZE_POINT_SUMS];
+        if (clear)
+            memset(to, 0, (size_t)s[SIZE_POINT_SUMS] * 4);
+        for (int64_t k = kb; k < kb_end; k += 2) {
+            g.blocks = min64(2, kb_end - k);
+            g.dy = block_of(a, x_blocks + k) + i * s[SIZE_POINT];
+            for (int64_t b = cb; b < cb_end; b++) {
+                g.channels = min64(16, s[SIZE_C] - b * 16);
+                g.x = block_of(a, b) + i * s[SIZE_POINT];
+                g.dw = to + ((k - kb) / 2 * s[SIZE_UNIT_C] + b - cb) * 512;
+                conv_grad_tiles(&g);
+            }
+        }
+    }
+}
+
+/* ---- result --------------------------------------------------------------------------------- */
+
+/* What the weights of a convolution are divided by at the points. */
+#define BY_S (2 * S * S * (S * S - L * L))
+#define BY_L (2 * L * L * (L * L - S * S))
+
+/* to = G' from, 6 vectors to 3. */
+INLINE void transform_sums(const float *from, int64_t from_step, float *to, int64_t to_step)
+{
+    const v16 m0 = *(const v16 *)from, m1 = *(const v16 *)(from + from_step),
+              m2 = *(const v16 *)(from + 2 * from_step), m3 = *(const v16 *)(from + 3 * from_step),
+              m4 = *(const v16 *)(from + 4 * from_step), m5 = *(const v16 *)(from + 5 * from_step);
+    const v16 even_s = m1 + m2, odd_s = m1 - m2, even_l = m3 + m4, odd_l = m3 - m4;
+    *(v16 *)to = 1 / (S * S * L * L) * m0 + (1 / BY_S * even_s + 1 / BY_L * even_l);
+    *(v16 *)(to + to_step) = S / BY_S * odd_s + L / BY_L * odd_l;
+    *(v16 *)(to + 2 * to_step) = m5 + (S * S / BY_S * even_s + L * L / BY_L * even_l);
+}
+
+/* Sixteen input channels of sixteen output channels: rows of 144 floats of the result. */
+static void write_block(const KernelArguments *a, int64_t cb, int64_t kb, bool add,
+                        const float *from)
+{
+    const int64_t C = a->sizes[SIZE_C], lanes = min64(16, a->sizes[SIZE_K] - kb * 16);
+    const int64_t count = 9 * min64(16, C - cb * 16);
+    float *out = (float *)a->buffers[0] + (kb * 16 * C + cb * 16) * 9;
+    for (int64_t i = 0; i < count; i += 16) {
+        float rows[16][16] __attribute__((aligned(64)));
+        const float *row[16];
+        float *to[16];
+        for (int64_t j = 0; j < 16; j++) {
+            row[j] = from + (i + j) * 16;
+            to[j] = rows[j];
+        }
+        conv_transpose(row, to);
+        for (int64_t lane = 0; lane < lanes; lane++) {
+            float *at = out + lane * C * 9 + i;
+            for (int64_t j = 0; j < min64(16, count - i); j++)
+                at[j] = add ? at[j] + rows[lane][j] : rows[lane][j];
+        }
+    }
+}
+
+/* Transforms the sums of one input and one output block back. */
+static void finish_block(const KernelArguments *a, int64_t cb, int64_t kb, bool add,
+                         const float *unit)
+{
+    const int64_t *s = a->sizes;
+    const int64_t pair = kb % s[SIZE_UNIT_K] / 2, first = kb - kb % s[SIZE_UNIT_K] + 2 * pair;
+    const int64_t last = min64(kb - kb % s[SIZE_UNIT_K] + s[SIZE_UNIT_K],
+                               channel_blocks(s[SIZE_K]));
+    const int64_t width = 16 * min64(2, last - first);
+    const float *from = unit + (pair * s[SIZE_UNIT_C] + cb % s[SIZE_UNIT_C]) * 512
+                        + (kb - first) * 16;
+    float result[16 * 9 * 16] __attribute__((aligned(64)));
+    for (int64_t channel = 0; channel < 16; channel++, from += width) {
+        float columns[3 * 6 * 16] __attribute__((aligned(64)));
+        for (int64_t j = 0; j < 6; j++)
+            transform_sums(from + j * s[SIZE_POINT_SUMS], 6 * s[SIZE_POINT_SUMS],
+                           columns + j * 16, 96);
+        for (int64_t i = 0; i < 3; i++)
+            transform_sums(columns + i * 96, 16, result + (channel * 9 + i * 3) * 16, 16);
+    }
+    write_block(a, cb, kb, add, result);
+}
+
+/* ---- chunks --------------------------------------------------------------------------------- */
+
+static void transform_chunk(const KernelArguments *a, const Chunk *c)
+{
+    const int64_t *s = a->sizes;
+    const int64_t blocks = channel_blocks(s[SIZE_C]) + channel_blocks(s[SIZE_K]);
+    const int64_t bands = (c->rows + s[SIZE_BAND] - 1) / s[SIZE_BAND];
+    #pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < blocks * c->samples * bands; task++)
+        transform_band(a, c, task / bands % c->samples, task / bands / c->samples,
+                       task % bands * s[SIZE_BAND]);
+}
+
+static void multiply_part(const KernelArguments *a, const Chunk *c, int64_t task)
+{
+    const int64_t *s = a->sizes;
+    const int64_t parts = 36 / s[SIZE_POINTS], unit = task / parts;
+    float *sums = (float *)a->buffers[1] + s[SIZE_SUMS] + unit * 36 * s[SIZE_POINT_SUMS];
+    multiply(a, c, unit, task % parts * s[SIZE_POINTS], s[SIZE_POINTS], c->first, sums);
+}
+
+static void make_unit(const KernelArguments *a, const Chunk *c, int64_t unit)
+{
+    const int64_t *s = a->sizes;
+    const int64_t x_blocks = channel_blocks(s[SIZE_C]), dy_blocks = channel_blocks(s[SIZE_K]);
+    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]);
+    const int64_t cb = unit % units * s[SIZE_UNIT_C], kb = unit / units * s[SIZE_UNIT_K];
+    float *sums = thread_scratch(a);
+    multiply(a, c, unit, 0, 36, true, sums);
+    for (int64_t k = kb; k < min64(kb + s[SIZE_UNIT_K], dy_blocks); k++) {
+        for (int64_t b = cb; b < min64(cb + s[SIZE_UNIT_C], x_blocks); b++)
+            finish_block(a, b, k, !c->first, sums);
+    }
+}
+
+static void multiply_chunk(const KernelArguments *a, const Chunk *c)
+{
+    const int64_t *s = a->sizes;
+    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]) * units_of(s[SIZE_K], s[SIZE_UNIT_K]);
+    #pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < units * 36 / s[SIZE_POINTS]; task++) {
+        if (s[SIZE_SUMS] > 0)
+            multiply_part(a, c, task);
+        else
+            make_unit(a, c, task);
+    }
+}
+
+static void finish(const KernelArguments *a)
+{
+    const int64_t *s = a->sizes;
+    const int64_t x_blocks = channel_blocks(s[SIZE_C]), dy_blocks = channel_blocks(s[SIZE_K]);
+    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]);
+    const float *sums = (const float *)a->buffers[1] + s[SIZE_SUMS];
+    #pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < x_blocks * dy_blocks; task++) {
+        const int64_t cb = task % x_blocks, kb = task / x_blocks;
+        const int64_t unit = kb / s[SIZE_UNIT_K] * units + cb / s[SIZE_UNIT_C];
+        finish_block(a, cb, kb, false, sums + unit * 36 * s[SIZE_POINT_SUMS]);
+    }
+}
+
+void KERNEL(const KernelArguments *a)
+{
+    const int64_t *s = a->sizes;
+    const int64_t rows = (s[SIZE_P] + 3) / 4, columns = (s[SIZE_Q] + 3) / 4;
+    #pragma omp parallel num_threads(a->threads)
+    {
+        for (int64_t n = 0; n < a->batch; n += s[SIZE_SAMPLES]) {
+            for (int64_t row = 0; row < rows; row += s[SIZE_ROWS]) {
+                Chunk c = {.n = n, .samples = min64(s[SIZE_SAMPLES], a->batch - n), .row = row,
+                           .rows = min64(s[SIZE_ROWS], rows - row), .columns = columns,
+                           .first = n == 0 && row == 0};
+                c.tiles = c.samples * c.rows * c.columns;
+                transform_chunk(a, &c);
+                multiply_chunk(a, &c);
+            }
+        }
+        if (s[SIZE_SUMS] > 0)
+            finish(a);
+    }
+}

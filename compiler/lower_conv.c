@@ -27,10 +27,12 @@ enum {
     GRAD_BAND_PIXELS = 1024,
     GRAD_LEAST_PIXELS = 256,
     GRAD_CALL_PIXELS = 512,
-    GRAD_CHUNK_BYTES = 8 << 20,       /* transformed tiles of both operands */
+    GRAD_CHUNK_BYTES = 5 << 20,       /* transformed tiles of both operands */
     GRAD_LEAST_TILES = 64,
     GRAD_MOST_TILES = 256,
     GRAD_UNIT_BLOCKS = 4,
+    GRAD_LEAST_UNITS = 16,            /* of tasks that each make one */
+    GRAD_TASK_FLOPS = 1 << 20,
     GRAD_PATCH_BYTES = 256 << 10,
 };
 
@@ -346,6 +348,16 @@ static int64_t grad_band_of(const ConvShape *s, const Window *w)
     return band;
 }
 
+/* Points of a task, a divisor of 36, so that there are tasks enough of a useful size. */
+static int64_t points_of(int64_t units, int64_t flops)
+{
+    const int64_t wanted = most(1, least(GRAD_TASKS, flops / GRAD_TASK_FLOPS));
+    int64_t points = 1;
+    for (int64_t i = 2; i <= 36; i++)
+        points = 36 % i == 0 && units * 36 / i >= wanted ? i : points;
+    return points;
+}
+
 /* See kernels/host/conv_winograd_grad_weight.c. */
 void lower_conv_winograd_grad_weight(const ConvShape *s, ConvLowering *out)
 {
@@ -357,15 +369,16 @@ void lower_conv_winograd_grad_weight(const ConvShape *s, ConvLowering *out)
     const int64_t samples = most(1, wanted / (tile_rows * columns));
     const int64_t chunks = divide_up(tile_rows, most(1, wanted / columns));
     const int64_t rows = divide_up(tile_rows, chunks);
-    const int64_t point = plane_floats(samples * rows * columns);
+    const int64_t tiles = samples * rows * columns;
     const int64_t band = least(rows, most(1, GRAD_PATCH_BYTES / ((4 * columns + 2) * 256)));
 
     const int64_t unit_c = least(x_blocks, GRAD_UNIT_BLOCKS);
     const int64_t unit_k = least(dy_blocks, GRAD_UNIT_BLOCKS);
     const int64_t units = divide_up(x_blocks, unit_c) * divide_up(dy_blocks, unit_k);
     const int64_t point_sums = round_up(unit_k, 2) * unit_c * 256 + 16;
-    const bool small = units < GRAD_TASKS;
-    const int64_t operands = (x_blocks + dy_blocks) * 36 * point;
+    const bool small = units < GRAD_LEAST_UNITS;
+    const int64_t flops = 72 * 256 * x_blocks * dy_blocks * tiles;
+    const int64_t operands = (x_blocks + dy_blocks) * 36 * (tiles + 4) * 16;
     const int64_t lines_offset = (4 * band + 2) * (4 * columns + 2) * 64;
     const int64_t transform_bytes = lines_offset + 6 * (4 * columns + 2) * 64;
     out->template = "conv_winograd_grad_weight.c";
@@ -374,8 +387,8 @@ void lower_conv_winograd_grad_weight(const ConvShape *s, ConvLowering *out)
     out->scratch_bytes = most(transform_bytes, small ? 0 : 36 * point_sums * 4);
     out->workspace_bytes = (operands + (small ? units * 36 * point_sums : 0)) * 4;
     add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, s->padding, samples, rows, band,
-                         unit_c, unit_k, small ? 3 : 36, point, point_sums, small ? operands : 0,
-                         lines_offset));
+                         unit_c, unit_k, small ? points_of(units, flops) : 36, point_sums,
+                         small ? operands : 0, lines_offset));
 }
 
 void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)

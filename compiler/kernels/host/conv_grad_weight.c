@@ -71,7 +71,8 @@ static void add_tile(const KernelArguments *a, const int64_t *taps, int64_t tap,
                       .x_row = s[SIZE_STRIDE] * s[SIZE_PATCH_COLUMNS] * 16,
                       .x_pixel = s[SIZE_STRIDE] * 16,
                       .dy_row = s[SIZE_Q] * 16,
-                      .dy_block = s[SIZE_DY_PLANE]};
+                      .dy_block = s[SIZE_DY_PLANE],
+                      .accumulate = true};
     for (int64_t row = 0; row < rows; row += s[SIZE_CALL_ROWS]) {
         g.rows = min64(s[SIZE_CALL_ROWS], rows - row);
         for (int64_t q = 0; q < s[SIZE_Q]; q += s[SIZE_CALL_PIXELS]) {

@@ -179,9 +179,17 @@ void conv_tiles(const ConvTile *t)
 #define GRAD_VECTORS_2(M, t, i) GRAD_VECTORS_1(M, t, i) M(t, i, 1)
 #define GRAD_VECTORS_4(M, t, i) GRAD_VECTORS_2(M, t, i) M(t, i, 2) M(t, i, 3)
 #define GRAD_PLACE(t, i, v) (dw + (t) * g->depth * row + (i) * row + (v) * VECTOR)
-#define GRAD_LOAD(t, i, v) vector sum_##t##_##i##_##v = *(const vector *)GRAD_PLACE(t, i, v);
+#define GRAD_DECLARE(t, i, v) vector sum_##t##_##i##_##v;
+#define GRAD_CLEAR(t, i, v) sum_##t##_##i##_##v = (vector){0};
+#define GRAD_LOAD(t, i, v) sum_##t##_##i##_##v = *(const vector *)GRAD_PLACE(t, i, v);
 #define GRAD_STORE(t, i, v) *(vector *)GRAD_PLACE(t, i, v) = sum_##t##_##i##_##v;
 #define GRAD_MULTIPLY(t, i, v) sum_##t##_##i##_##v += input * dy_##v;
+#define GRAD_DECLARES_1(t, i) GRAD_VECTORS_1(GRAD_DECLARE, t, i)
+#define GRAD_DECLARES_2(t, i) GRAD_VECTORS_2(GRAD_DECLARE, t, i)
+#define GRAD_DECLARES_4(t, i) GRAD_VECTORS_4(GRAD_DECLARE, t, i)
+#define GRAD_CLEARS_1(t, i) GRAD_VECTORS_1(GRAD_CLEAR, t, i)
+#define GRAD_CLEARS_2(t, i) GRAD_VECTORS_2(GRAD_CLEAR, t, i)
+#define GRAD_CLEARS_4(t, i) GRAD_VECTORS_4(GRAD_CLEAR, t, i)
 #define GRAD_LOADS_1(t, i) GRAD_VECTORS_1(GRAD_LOAD, t, i)
 #define GRAD_LOADS_2(t, i) GRAD_VECTORS_2(GRAD_LOAD, t, i)
 #define GRAD_LOADS_4(t, i) GRAD_VECTORS_4(GRAD_LOAD, t, i)
@@ -204,7 +212,12 @@ typedef void GradTileFunction(const ConvGradTile *g, const int64_t *taps, const 
                                           const float *x, const float *dy, float *restrict dw)     \
     {                                                                                              \
         const int64_t row = g->blocks * 16;                                                        \
-        TAPS_##T(CHANNELS_##I, GRAD_LOADS_##V)                                                     \
+        TAPS_##T(CHANNELS_##I, GRAD_DECLARES_##V)                                                  \
+        if (g->accumulate) {                                                                       \
+            TAPS_##T(CHANNELS_##I, GRAD_LOADS_##V)                                                 \
+        } else {                                                                                   \
+            TAPS_##T(CHANNELS_##I, GRAD_CLEARS_##V)                                                \
+        }                                                                                          \
         for (int64_t r = 0; r < g->rows; r++) {                                                    \
             TAPS_##T(GRAD_FROM, )                                                                  \
             const float *d = dy + r * g->dy_row;                                                   \

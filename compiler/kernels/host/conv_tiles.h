@@ -30,7 +30,7 @@ typedef struct {
 enum { CONV_TILE_BLOCKS = 4 };         /* most blocks of a ConvTile */
 void conv_tiles(const ConvTile *);
 
-/* dw[tap][channel][blocks * 16] += sum over rows and pixels of x at the tap * dy. */
+/* dw[tap][channel][blocks * 16] (+)= sum over rows and pixels of x at the tap * dy. */
 typedef struct {
     const float *x, *dy;
     float *dw;
@@ -41,6 +41,7 @@ typedef struct {
     int64_t rows, pixels, blocks;
     int64_t x_row, x_pixel;
     int64_t dy_row, dy_block;
+    bool accumulate;          /* add to dw */
 } ConvGradTile;
 enum { CONV_GRAD_TILE_BLOCKS = 2 };
 void conv_grad_tiles(const ConvGradTile *);

@@ -24,7 +24,6 @@ enum {
     SIZE_BAND,                /* rows of tiles that are transformed at a time */
     SIZE_UNIT_C, SIZE_UNIT_K, /* input and output blocks of a unit, the last may have fewer */
     SIZE_POINTS,              /* of a task: 36 where SUMS = 0 */
-    SIZE_POINT,               /* floats of the workspace from one point's tiles to the next */
     SIZE_POINT_SUMS,          /* floats from one point's sums of a unit to the next */
     SIZE_SUMS,                /* floats of the workspace before the sums, or 0 */
     SIZE_LINES_OFFSET,        /* bytes in the scratch memory; the patch, and sums, are at 0 */
@@ -34,13 +33,14 @@ typedef struct {
     int64_t n, samples;
     int64_t row, rows, columns; /* of tiles, of each sample */
     int64_t tiles;
+    int64_t point;              /* floats of the workspace from one point's tiles to the next */
     bool first;                 /* of the batch */
 } Chunk;
 
 /* The transformed tiles of x's block, or of dy's behind them: [point][tile][16]. */
-static float *block_of(const KernelArguments *a, int64_t block)
+static float *block_of(const KernelArguments *a, const Chunk *c, int64_t block)
 {
-    return (float *)a->buffers[1] + block * 36 * a->sizes[SIZE_POINT];
+    return (float *)a->buffers[1] + block * 36 * c->point;
 }
 
 /* ---- operands ------------------------------------------------------------------------------- */
@@ -82,52 +82,75 @@ static void transform_band(const KernelArguments *a, const Chunk *c, int64_t sam
                            int64_t row)
 {
     const int64_t *s = a->sizes;
-    const int64_t x_blocks = channel_blocks(s[SIZE_C]), point = s[SIZE_POINT];
+    const int64_t x_blocks = channel_blocks(s[SIZE_C]);
     const int64_t rows = min64(s[SIZE_BAND], c->rows - row), top = (c->row + row) * 4;
     float *patch = thread_scratch(a), *lines = patch + s[SIZE_LINES_OFFSET] / 4;
-    float *to = block_of(a, block) + (sample * c->rows + row) * c->columns * 16;
+    float *to = block_of(a, c, block) + (sample * c->rows + row) * c->columns * 16;
     if (block < x_blocks) {
         conv_patch(a, read_x, c->n + sample, block, s[SIZE_H], s[SIZE_W], top - s[SIZE_PADDING],
                    -s[SIZE_PADDING], rows * 4 + 2, c->columns * 4 + 2, patch);
-        conv_winograd_input(patch, rows, c->columns, lines, to, point);
+        conv_winograd_input(patch, rows, c->columns, lines, to, c->point);
     } else {
         conv_patch(a, read_dy, c->n + sample, block - x_blocks, s[SIZE_P], s[SIZE_Q], top, 0,
                    rows * 4, c->columns * 4, patch);
-        transform_dy_tiles(patch, rows, c->columns, lines, to, point);
+        transform_dy_tiles(patch, rows, c->columns, lines, to, c->point);
     }
 }
 
 /* ---- units ---------------------------------------------------------------------------------- */
+
+typedef struct { int64_t cb, cb_end, kb, kb_end; } Unit; /* input and output blocks */
 
 static int64_t units_of(int64_t channels, int64_t unit)
 {
     return (channel_blocks(channels) + unit - 1) / unit;
 }
 
-/* Adds the chunk's products at `points` points, from `point` on: sums[point][pair of output
- * blocks][input block][16 channels][output channels]. */
-static void multiply(const KernelArguments *a, const Chunk *c, int64_t unit, int64_t point,
-                     int64_t points, bool clear, float *sums)
+static Unit unit_of(const KernelArguments *a, int64_t index)
 {
     const int64_t *s = a->sizes;
-    const int64_t x_blocks = channel_blocks(s[SIZE_C]), dy_blocks = channel_blocks(s[SIZE_K]);
     const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]);
-    const int64_t cb = unit % units * s[SIZE_UNIT_C], kb = unit / units * s[SIZE_UNIT_K];
-    const int64_t cb_end = min64(cb + s[SIZE_UNIT_C], x_blocks);
-    const int64_t kb_end = min64(kb + s[SIZE_UNIT_K], dy_blocks);
+    const int64_t cb = index % units * s[SIZE_UNIT_C], kb = index / units * s[SIZE_UNIT_K];
+    return (Unit){cb, min64(cb + s[SIZE_UNIT_C], channel_blocks(s[SIZE_C])),
+                  kb, min64(kb + s[SIZE_UNIT_K], channel_blocks(s[SIZE_K]))};
+}
+
+/* Asks for a point's tiles of some blocks, a call's share of all, while others are multiplied. */
+static void fetch(const KernelArguments *a, const Chunk *c, const Unit *u, int64_t point,
+                  int64_t call)
+{
+    const int64_t x = u->cb_end - u->cb, blocks = x + u->kb_end - u->kb;
+    const int64_t calls = x * ((u->kb_end - u->kb + 1) / 2);
+    for (int64_t b = call * blocks / calls; b < (call + 1) * blocks / calls; b++) {
+        const int64_t block = b < x ? u->cb + b : channel_blocks(a->sizes[SIZE_C]) + u->kb + b - x;
+        const float *at = block_of(a, c, block) + point * c->point;
+        for (int64_t i = 0; i < c->tiles; i++)
+            __builtin_prefetch(at + i * 16);
+    }
+}
+
+/* The chunk's products at `points` points, from `point` on: sums[point][pair of output blocks]
+ * [input block][16 channels][output channels], added to or made. */
+static void multiply(const KernelArguments *a, const Chunk *c, const Unit *u, int64_t point,
+                     int64_t points, bool add, float *sums)
+{
+    const int64_t *s = a->sizes;
+    const int64_t x_blocks = channel_blocks(s[SIZE_C]);
     ConvGradTile g = {.taps = (int64_t[]){0}, .n_taps = 1, .depth = 16, .rows = 1,
-                      .pixels = c->tiles, .x_pixel = 16, .dy_block = 36 * s[SIZE_POINT]};
+                      .pixels = c->tiles, .x_pixel = 16, .dy_block = 36 * c->point,
+                      .accumulate = add};
     for (int64_t i = point; i < point + points; i++) {
-        float *to = sums + i * s[SIZE_POINT_SUMS];
-        if (clear)
-            memset(to, 0, (size_t)s[SIZE_POINT_SUMS] * 4);
-        for (int64_t k = kb; k < kb_end; k += 2) {
-            g.blocks = min64(2, kb_end - k);
-            g.dy = block_of(a, x_blocks + k) + i * s[SIZE_POINT];
-            for (int64_t b = cb; b < cb_end; b++) {
-                g.channels = min64(16, s[SIZE_C] - b * 16);
-                g.x = block_of(a, b) + i * s[SIZE_POINT];
-                g.dw = to + ((k - kb) / 2 * s[SIZE_UNIT_C] + b - cb) * 512;
+        int64_t call = 0;
+        for (int64_t kb = u->kb; kb < u->kb_end; kb += 2) {
+            g.blocks = min64(2, u->kb_end - kb);
+            g.dy = block_of(a, c, x_blocks + kb) + i * c->point;
+            for (int64_t cb = u->cb; cb < u->cb_end; cb++) {
+                if (i < 35)
+                    fetch(a, c, u, i + 1, call++);
+                g.channels = min64(16, s[SIZE_C] - cb * 16);
+                g.x = block_of(a, c, cb) + i * c->point;
+                g.dw = sums + i * s[SIZE_POINT_SUMS]
+                       + ((kb - u->kb) / 2 * s[SIZE_UNIT_C] + cb - u->cb) * 512;
                 conv_grad_tiles(&g);
             }
         }
@@ -160,39 +183,40 @@ static void write_block(const KernelArguments *a, int64_t cb, int64_t kb, bool a
     const int64_t count = 9 * min64(16, C - cb * 16);
     float *out = (float *)a->buffers[0] + (kb * 16 * C + cb * 16) * 9;
     for (int64_t i = 0; i < count; i += 16) {
+        const bool straight = !add && lanes == 16 && i + 16 <= count;
         float rows[16][16] __attribute__((aligned(64)));
         const float *row[16];
         float *to[16];
         for (int64_t j = 0; j < 16; j++) {
             row[j] = from + (i + j) * 16;
-            to[j] = rows[j];
+            to[j] = straight ? out + j * C * 9 + i : rows[j];
         }
         conv_transpose(row, to);
-        for (int64_t lane = 0; lane < lanes; lane++) {
+        for (int64_t lane = 0; lane < (straight ? 0 : lanes); lane++) {
             float *at = out + lane * C * 9 + i;
+            if (add && i + 16 <= count) {
+                store16(at, load16(at) + *(const v16 *)rows[lane]);
+                continue;
+            }
             for (int64_t j = 0; j < min64(16, count - i); j++)
                 at[j] = add ? at[j] + rows[lane][j] : rows[lane][j];
         }
     }
 }
 
-/* Transforms the sums of one input and one output block back. */
-static void finish_block(const KernelArguments *a, int64_t cb, int64_t kb, bool add,
-                         const float *unit)
+/* Transforms the sums of one input and one output block of a unit back. */
+static void finish_block(const KernelArguments *a, const Unit *u, int64_t cb, int64_t kb, bool add,
+                         const float *sums)
 {
     const int64_t *s = a->sizes;
-    const int64_t pair = kb % s[SIZE_UNIT_K] / 2, first = kb - kb % s[SIZE_UNIT_K] + 2 * pair;
-    const int64_t last = min64(kb - kb % s[SIZE_UNIT_K] + s[SIZE_UNIT_K],
-                               channel_blocks(s[SIZE_K]));
-    const int64_t width = 16 * min64(2, last - first);
-    const float *from = unit + (pair * s[SIZE_UNIT_C] + cb % s[SIZE_UNIT_C]) * 512
-                        + (kb - first) * 16;
+    const int64_t pair = (kb - u->kb) / 2, first = u->kb + 2 * pair, step = s[SIZE_POINT_SUMS];
+    const int64_t width = 16 * min64(2, u->kb_end - first);
+    const float *from = sums + (pair * s[SIZE_UNIT_C] + cb - u->cb) * 512 + (kb - first) * 16;
     float result[16 * 9 * 16] __attribute__((aligned(64)));
-    for (int64_t channel = 0; channel < 16; channel++, from += width) {
+    for (int64_t channel = 0; channel < min64(16, s[SIZE_C] - cb * 16); channel++, from += width) {
         float columns[3 * 6 * 16] __attribute__((aligned(64)));
         for (int64_t j = 0; j < 6; j++)
-            transform_sums(from + j * s[SIZE_POINT_SUMS], 6 * s[SIZE_POINT_SUMS],
-                           columns + j * 16, 96);
+            transform_sums(from + j * step, 6 * step, columns + j * 16, 96);
         for (int64_t i = 0; i < 3; i++)
             transform_sums(columns + i * 96, 16, result + (channel * 9 + i * 3) * 16, 16);
     }
@@ -215,49 +239,32 @@ static void transform_chunk(const KernelArguments *a, const Chunk *c)
 static void multiply_part(const KernelArguments *a, const Chunk *c, int64_t task)
 {
     const int64_t *s = a->sizes;
-    const int64_t parts = 36 / s[SIZE_POINTS], unit = task / parts;
-    float *sums = (float *)a->buffers[1] + s[SIZE_SUMS] + unit * 36 * s[SIZE_POINT_SUMS];
-    multiply(a, c, unit, task % parts * s[SIZE_POINTS], s[SIZE_POINTS], c->first, sums);
+    const int64_t parts = 36 / s[SIZE_POINTS];
+    const Unit u = unit_of(a, task / parts);
+    multiply(a, c, &u, task % parts * s[SIZE_POINTS], s[SIZE_POINTS], !c->first,
+             (float *)a->buffers[1] + s[SIZE_SUMS] + task / parts * 36 * s[SIZE_POINT_SUMS]);
 }
 
-static void make_unit(const KernelArguments *a, const Chunk *c, int64_t unit)
+static void finish_unit(const KernelArguments *a, const Unit *u, bool add, const float *sums)
 {
-    const int64_t *s = a->sizes;
-    const int64_t x_blocks = channel_blocks(s[SIZE_C]), dy_blocks = channel_blocks(s[SIZE_K]);
-    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]);
-    const int64_t cb = unit % units * s[SIZE_UNIT_C], kb = unit / units * s[SIZE_UNIT_K];
-    float *sums = thread_scratch(a);
-    multiply(a, c, unit, 0, 36, true, sums);
-    for (int64_t k = kb; k < min64(kb + s[SIZE_UNIT_K], dy_blocks); k++) {
-        for (int64_t b = cb; b < min64(cb + s[SIZE_UNIT_C], x_blocks); b++)
-            finish_block(a, b, k, !c->first, sums);
+    for (int64_t kb = u->kb; kb < u->kb_end; kb++) {
+        for (int64_t cb = u->cb; cb < u->cb_end; cb++)
+            finish_block(a, u, cb, kb, add, sums);
     }
 }
 
-static void multiply_chunk(const KernelArguments *a, const Chunk *c)
+static void multiply_chunk(const KernelArguments *a, const Chunk *c, int64_t units)
 {
     const int64_t *s = a->sizes;
-    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]) * units_of(s[SIZE_K], s[SIZE_UNIT_K]);
     #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < units * 36 / s[SIZE_POINTS]; task++) {
-        if (s[SIZE_SUMS] > 0)
+        if (s[SIZE_SUMS] > 0) {
             multiply_part(a, c, task);
-        else
-            make_unit(a, c, task);
-    }
-}
-
-static void finish(const KernelArguments *a)
-{
-    const int64_t *s = a->sizes;
-    const int64_t x_blocks = channel_blocks(s[SIZE_C]), dy_blocks = channel_blocks(s[SIZE_K]);
-    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]);
-    const float *sums = (const float *)a->buffers[1] + s[SIZE_SUMS];
-    #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < x_blocks * dy_blocks; task++) {
-        const int64_t cb = task % x_blocks, kb = task / x_blocks;
-        const int64_t unit = kb / s[SIZE_UNIT_K] * units + cb / s[SIZE_UNIT_C];
-        finish_block(a, cb, kb, false, sums + unit * 36 * s[SIZE_POINT_SUMS]);
+        } else {
+            const Unit u = unit_of(a, task);
+            multiply(a, c, &u, 0, 36, false, thread_scratch(a));
+            finish_unit(a, &u, !c->first, thread_scratch(a));
+        }
     }
 }
 
@@ -265,6 +272,7 @@ void KERNEL(const KernelArguments *a)
 {
     const int64_t *s = a->sizes;
     const int64_t rows = (s[SIZE_P] + 3) / 4, columns = (s[SIZE_Q] + 3) / 4;
+    const int64_t units = units_of(s[SIZE_C], s[SIZE_UNIT_C]) * units_of(s[SIZE_K], s[SIZE_UNIT_K]);
     #pragma omp parallel num_threads(a->threads)
     {
         for (int64_t n = 0; n < a->batch; n += s[SIZE_SAMPLES]) {
@@ -273,11 +281,16 @@ void KERNEL(const KernelArguments *a)
                            .rows = min64(s[SIZE_ROWS], rows - row), .columns = columns,
                            .first = n == 0 && row == 0};
                 c.tiles = c.samples * c.rows * c.columns;
+                c.point = (c.tiles % 16 ? c.tiles : c.tiles + 4) * 16; /* see plane_floats */
                 transform_chunk(a, &c);
-                multiply_chunk(a, &c);
+                multiply_chunk(a, &c, units);
             }
         }
-        if (s[SIZE_SUMS] > 0)
-            finish(a);
+        #pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < (s[SIZE_SUMS] > 0 ? units : 0); i++) {
+            const Unit u = unit_of(a, i);
+            finish_unit(a, &u, false,
+                        (float *)a->buffers[1] + s[SIZE_SUMS] + i * 36 * s[SIZE_POINT_SUMS]);
+        }
     }
 }

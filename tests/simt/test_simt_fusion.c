@@ -4,7 +4,7 @@
  * mostly read and write plain floats. There the cases run without what jumps: see comparison.h.
  *
  * test_simt_fusion [TARGET [NAME]]: a precision; the cases, run or not, whose name holds NAME.
- * timeout: 240   sanitize: no
+ * timeout: 400   sanitize: no
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Whole networks on the emulated CUDA device, in float32, tf32 and bf16: see cuda_nets.c.
  *
  * test_simt_nets [TARGET [NAME]]: a precision, a network.
- * timeout: 240   sanitize: no
+ * timeout: 400   sanitize: no
  */
 #include "cuda_cases.h"
 #include "simt_device.h"

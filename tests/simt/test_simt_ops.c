@@ -2,7 +2,7 @@
  * float64 oracle: see cuda_ops.c.
  *
  * test_simt_ops [TARGET [NAME [MODEL]]]: a precision, an operator's rows, one of their models.
- * timeout: 240   sanitize: no
+ * timeout: 400   sanitize: no
  */
 #include <stdlib.h>
 

@@ -68,7 +68,9 @@ typedef struct {
 static void print_help(void)
 {
     puts("Usage: segc [OPTION]... MODEL.seg\n"
-         "Compiles a segmentation network to a plan that segrun trains and runs.\n");
+         "       segc fmt [--check] MODEL.seg...\n"
+         "Compiles a segmentation network to a plan that segrun trains and runs; fmt rewrites models\n"
+         "in the one style.\n");
     for (int i = 0; i < N_OPTIONS; i++) {
         const Option *option = &options[i];
         char name[64], letter[8] = "    ";
@@ -369,7 +371,7 @@ static int run_command(Command *command)
     return exit_code(c);
 }
 
-int main(int argc, char **argv)
+static int compile_command(int argc, char **argv)
 {
     Command command = {.c = {.arena = arena_open(), .precision = all_precisions,
                              .targets = all_targets, .messages = stderr}};
@@ -377,6 +379,13 @@ int main(int argc, char **argv)
     if (!code)
         code = run_command(&command);
     arena_close(command.c.arena);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    bool format = argc > 1 && !strcmp(argv[1], "fmt");
+    int code = format ? format_command(argc - 1, argv + 1) : compile_command(argc, argv);
     if (fflush(stdout) || ferror(stdout)) {
         fprintf(stderr, "segc: error: cannot write the output: %s\n", strerror(errno));
         code = EXIT_ENVIRONMENT;

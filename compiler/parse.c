@@ -51,6 +51,27 @@ static const char *beside(Compilation *c, const char *user, const char *path)
     return arena_printf(c->arena, "%.*s/%s", (int)(slash - user), user, path);
 }
 
+static void cannot_read(Compilation *c, const char *path)
+{
+    error_system(c, "give a readable text file of at most 1 MiB", "cannot read '%s': %s", path,
+                 strerror(errno));
+}
+
+bool read_source(Compilation *c, const char *path, SourceFile *file)
+{
+    ReadResult result = read_text(c, path, file);
+    if (result != READ_FINE)
+        cannot_read(c, path);
+    return result == READ_FINE;
+}
+
+Tree *parse_alone(Compilation *c, const SourceFile *file)
+{
+    Tree *tree = arena_alloc(c->arena, sizeof *tree);
+    *tree = (Tree){.file = file, .identity = file->name};
+    return parse_text(c, tree) ? tree : NULL;
+}
+
 static Tree *known_tree(const Compilation *c, const char *identity)
 {
     for (Tree *tree = c->trees; tree; tree = tree->next)
@@ -86,8 +107,7 @@ static Tree *open_tree(Compilation *c, const char *path, Loc used_at)
     if (result == READ_FAILED && used_at.file)
         error_at(c, used_at, "cannot read '%s': %s", path, strerror(errno));
     else if (result == READ_FAILED)
-        error_system(c, "give a readable text file of at most 1 MiB", "cannot read '%s': %s",
-                     path, strerror(errno));
+        cannot_read(c, path);
     else if (count >= MAX_FILES)
         error_at(c, used_at, "a model uses more than %d files", MAX_FILES);
     *tree = (Tree){.file = file, .identity = arena_printf(c->arena, "%s", identity), .open = true,

@@ -7,6 +7,7 @@
  *   fuse order place      groups of nodes, their order, where each tensor lies
  *   lower emit            groups -> steps and kernel sources of a Plan (runtime/plan.h)
  *   write                 Plan -> file
+ *   format                text -> text in the one style
  *
  * Everything is allocated from one Arena per compilation and freed with it. Names are interned:
  * equal names are equal pointers. Dimension letters: N C H W activations, K R S filters
@@ -230,6 +231,16 @@ void verify(Graph *);                           /* calls bug() with the node tha
 #include "tree.h"
 /* Parses a file (once; later calls give the same tree). NULL after errors. */
 struct Tree *parse(Compilation *, const char *path, Loc used_at);
+/* One text alone, without the files that it uses. NULL after errors. */
+struct Tree *parse_alone(Compilation *, const SourceFile *);
+/* Reads a file of at most 1 MiB; false after error_system. */
+bool read_source(Compilation *, const char *path, SourceFile *);
+
+/* ---- format.c -------------------------------------------------------------------------------- */
+
+/* The text in the one style, or NULL after errors. */
+const char *format_text(Compilation *, const SourceFile *, size_t *length);
+int format_command(int argc, char **argv);   /* segc fmt: its exit code */
 
 /* ---- build.c infer.c ------------------------------------------------------------------------- */
 
@@ -343,9 +354,14 @@ void emit_cuda_write(Emission *, const PlanBuffer *partials);
 /* `@` in the text becomes the number of channels in a vector. */
 void emit_width(Emission *);
 PlanBuffer node_buffer(const Node *);
-/* Writes atomically (temporary file, fsync, rename). False after error_system. */
-bool write_plan(Compilation *, const Plan *, const char *path);
+bool write_plan(Compilation *, const Plan *, const char *path); /* false after error_system */
 void *plan_bytes_make(const Plan *, size_t *size);   /* what it writes; free with free() */
+
+/* ---- write_file.c ---------------------------------------------------------------------------- */
+
+/* Writes atomically (temporary file, fsync, rename). False after error_system, whose hint ends with
+ * what else the user can do. */
+bool write_file(Compilation *, const char *path, const void *bytes, size_t size, const char *hint);
 
 /* ---- summary.c ------------------------------------------------------------------------------- */
 

@@ -124,5 +124,7 @@ typedef struct Tree {
 
 /* The parser's half of parse(): text to tree, no files. False after errors. */
 bool parse_text(struct Compilation *, Tree *);
+/* The places of all words of a text that parses, in their order. */
+Loc *scan_words(struct Compilation *, Tree *, int *count);
 
 #endif

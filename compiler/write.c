@@ -2,15 +2,10 @@
  *
  * Everything is appended to one growing text of bytes, numbers little-endian whatever the machine.
  * A record starts with room for its length, which is filled in when it ends; the file's length and
- * checksum are filled in last. The file is written to a temporary one beside it, flushed and
- * renamed, so that a plan is never seen half written; /dev/null and pipes are written in place.
+ * checksum are filled in last.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -242,70 +237,11 @@ void *plan_bytes_make(const Plan *plan, size_t *size)
     return out.bytes;
 }
 
-/* ---- the file -------------------------------------------------------------------------------- */
-
-static bool write_all(int file, const char *bytes, size_t size)
-{
-    while (size > 0) {
-        ssize_t done = write(file, bytes, size);
-        if (done < 0 && errno != EINTR)
-            return false;
-        if (done > 0) {
-            bytes += done;
-            size -= (size_t)done;
-        }
-    }
-    return true;
-}
-
-/* False with errno set. */
-static bool replace_file(const char *path, const char *temporary, const void *bytes, size_t size)
-{
-    int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0)
-        return false;
-    int reason = 0;
-    if (!write_all(file, bytes, size) || fsync(file) != 0)
-        reason = errno;
-    if (close(file) != 0 && !reason)
-        reason = errno;
-    if (!reason && rename(temporary, path) != 0)
-        reason = errno;
-    if (reason)
-        unlink(temporary);
-    errno = reason;
-    return !reason;
-}
-
-static bool write_in_place(const char *path, const void *bytes, size_t size)
-{
-    int file = open(path, O_WRONLY | O_CLOEXEC);
-    if (file < 0)
-        return false;
-    bool written = write_all(file, bytes, size);
-    int reason = errno;
-    bool closed = close(file) == 0;
-    if (!written)
-        errno = reason;
-    return written && closed;
-}
-
 bool write_plan(Compilation *c, const Plan *plan, const char *path)
 {
-    struct stat facts;
     size_t size;
     void *bytes = plan_bytes_make(plan, &size);
-    char *real = realpath(path, NULL); /* a link stays a link */
-    const char *temporary =
-        arena_printf(c->arena, "%s.tmp-%ld", real ? real : path, (long)getpid());
-    bool done = stat(path, &facts) == 0 && !S_ISREG(facts.st_mode)
-              ? write_in_place(path, bytes, size)
-              : replace_file(real ? real : path, temporary, bytes, size);
-    if (!done)
-        error_system(c, errno == ENOSPC ? "make room on the disk, or name another file with -o"
-                     : "check the folder and its permissions, or name another file with -o",
-                     "cannot write %s: %s", path, strerror(errno));
-    free(real);
+    bool done = write_file(c, path, bytes, size, "or name another file with -o");
     free(bytes);
     return done;
 }

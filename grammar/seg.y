@@ -593,18 +593,45 @@ static void yyerror(Loc *loc, yyscan_t scanner, Parser *parser, const char *mess
     error_at(parser->compilation, *loc, "nested too deep");
 }
 
+/* False after error_system. */
+static bool open_scanner(Parser *parser, yyscan_t *scanner)
+{
+    const SourceFile *file = parser->tree->file;
+    if (!yylex_init_extra(parser, scanner) && yy_scan_bytes(file->text, (int)file->length, *scanner))
+        return true;
+    error_system(parser->compilation, "close other programs", "out of memory");
+    return false;
+}
+
 bool parse_text(Compilation *compilation, Tree *tree)
 {
     Parser *parser = arena_alloc(compilation->arena, sizeof *parser);
     *parser = (Parser){.compilation = compilation, .tree = tree, .word_line = -1};
     int errors = compilation->errors;
     yyscan_t scanner;
-    if (yylex_init_extra(parser, &scanner)
-        || !yy_scan_bytes(tree->file->text, (int)tree->file->length, scanner)) {
-        error_system(compilation, "close other programs", "out of memory");
+    if (!open_scanner(parser, &scanner))
         return false;
-    }
     yyparse(scanner, parser);
     yylex_destroy(scanner);
     return compilation->errors == errors;
+}
+
+Loc *scan_words(Compilation *compilation, Tree *tree, int *count)
+{
+    Parser *parser = arena_alloc(compilation->arena, sizeof *parser);
+    *parser = (Parser){.compilation = compilation, .tree = tree};
+    Loc *words = NULL;
+    *count = 0;
+    yyscan_t scanner;
+    if (!open_scanner(parser, &scanner))
+        return NULL;
+    YYSTYPE value;
+    for (Loc loc; scan_word(&value, &loc, scanner) != YYEOF;) {
+        size_t bytes = (size_t)*count * sizeof *words;
+        if (*count % 256 == 0)
+            words = arena_grow(compilation->arena, words, bytes, bytes + 256 * sizeof *words);
+        words[(*count)++] = loc;
+    }
+    yylex_destroy(scanner);
+    return words;
 }

@@ -22,7 +22,7 @@ static const char all_targets[] = "host,cuda", all_precisions[] = "fp32,tf32,bf1
 enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
-    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION, OPTION_WINOGRAD, OPTION_GEMM, OPTION_WARP_GROUPS,
+    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION, OPTION_NO_WINOGRAD, OPTION_GEMM, OPTION_WARP_GROUPS,
 };
 
 typedef struct {
@@ -39,7 +39,7 @@ static const Option options[] = {
     {OPTION_TARGET, "target", "LIST", "of host,cuda (default both)"},
     {OPTION_PRECISION, "precision", "LIST", "on CUDA, of fp32,tf32,bf16 (default all; the host: fp32)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
-    {OPTION_WINOGRAD, "winograd", NULL, "3x3 convolutions by Winograd where faster; error 1e-5"},
+    {OPTION_NO_WINOGRAD, "no-winograd", NULL, "on the host, 3x3 convolutions the direct way too"},
     {OPTION_WARP_GROUPS, "warp-groups", NULL, "more launches to tune: wgmma, which no GPU has run yet"},
     {OPTION_GEMM, "gemm", "LIBRARY", "cublas: convolutions on CUDA by im2col; not fused"},
     {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
@@ -185,7 +185,7 @@ static int set_option(Command *command, int value, char *text)
     case OPTION_TARGET: return set_targets(c, text);
     case OPTION_PRECISION: return set_precision(c, text);
     case OPTION_NO_FUSE: return set_no_fuse(c, text);
-    case OPTION_WINOGRAD: c->winograd = true; break;
+    case OPTION_NO_WINOGRAD: c->winograd = false; break;
     case OPTION_WARP_GROUPS: c->warp_groups = true; break;
     case OPTION_GEMM:
         if (strcmp(text, "cublas") != 0)
@@ -374,7 +374,7 @@ static int run_command(Command *command)
 static int compile_command(int argc, char **argv)
 {
     Command command = {.c = {.arena = arena_open(), .precision = all_precisions,
-                             .targets = all_targets, .messages = stderr}};
+                             .targets = all_targets, .winograd = true, .messages = stderr}};
     int code = read_options(&command, argc, argv);
     if (!code)
         code = run_command(&command);

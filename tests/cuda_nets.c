@@ -149,7 +149,7 @@ static void test_losses(const Net *net, const Mode *mode, Device *device)
 
 static bool is_wanted(const CudaCases *wanted, const Mode *mode, const Net *net)
 {
-    if (net->winograd || !(wanted->all || wanted->name || is_usual(mode, net)))
+    if (net->host_only || !(wanted->all || wanted->name || is_usual(mode, net)))
         return false;
     return !wanted->name || strcmp(net->name, wanted->name) == 0;
 }

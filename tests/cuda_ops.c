@@ -105,7 +105,7 @@ static int count_models(const Running *running, const OpRow *row)
 {
     const CudaCases *wanted = running->wanted;
     int models = has_products(row) ? running->mode->products : running->mode->models;
-    if (models == 0 || (wanted->name && strcmp(row->op, wanted->name) != 0))
+    if (models == 0 || row->rule == WINOGRAD || (wanted->name && strcmp(row->op, wanted->name) != 0))
         return 0;
     return wanted->all || wanted->model >= 0 || row->models < models ? row->models : models;
 }

@@ -3,14 +3,17 @@
 
 #include <stdlib.h>
 
+/* The deepest maps of the ResNets at 32 x 32 are single pixels: batch norm divides by the deviation
+ * of four values, so the roundings of Winograd's products, some three times those of direct ones,
+ * come out some hundred times larger. */
 const Net nets[] = {
     {"unet", "models/unet.seg", {{"width", "4"}, {"size", "32"}}, 2, 1e-4, 2e-3, false},
-    {"unet-winograd", "models/unet.seg", {{"width", "16"}, {"size", "64"}}, 2, 1e-4, 2e-3, true},
+    {"unet-wide", "models/unet.seg", {{"width", "16"}, {"size", "64"}}, 2, 1e-4, 2e-3, true},
     {"unet-odd", "models/unet.seg", {{"width", "8"}, {"size", "50"}}, 3, 1e-4, 2e-3, false},
-    {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false},
+    {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 3e-4, 5e-3, false},
     {"resnet34_unet-odd", "models/resnet34_unet.seg", {{"size", "42"}, {"pool_padding", "0"}}, 3,
      1e-4, 5e-3, false},
-    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false},
+    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 3e-4, 5e-3, false},
 };
 const int n_nets = sizeof nets / sizeof *nets;
 
@@ -20,7 +23,7 @@ Case net_case(const Net *net)
     while (n < MAX_DEFINES && net->defines[n].name)
         n++;
     return (Case){.path = net->path, .defines = net->defines, .n_defines = n, .plain_inputs = true,
-                  .winograd = net->winograd,
+                  .winograd = true,
                   .batch = net->batch, .seed = 11, .tolerance = net->tolerance};
 }
 

@@ -15,7 +15,7 @@ typedef struct {
     int batch;
     double tolerance;
     double loss_tolerance;     /* of the recorded losses, relative; for other compilers and processors */
-    bool winograd;
+    bool host_only;            /* too large for an emulated device */
 } Net;
 extern const Net nets[];
 extern const int n_nets;

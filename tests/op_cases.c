@@ -20,6 +20,9 @@
  * come from as few as one sample of a few pixels, which multiplies errors. */
 #define TOLERANCE 2e-6
 #define NORM_TOLERANCE 1e-5
+/* Winograd's products cancel: 1e-6 of the largest result, sums of some hundred tiles more. Less than
+ * a tenth of what is measured against the largest, so 3e-5 of it may be off. */
+#define WINOGRAD_TOLERANCE 2e-6
 
 #define X "x@:f32[$c,$h,$w]"
 #define XZ "x@:f32[$c,$h,$w] z@:f32[$c,$h,$w]"
@@ -37,6 +40,18 @@ const OpRow op_rows[] = {
     {"conv_transpose", X, "y@ = conv_transpose(x@, $k, kernel = 2, stride = 2)", ANY, 2, TOLERANCE},
     {"linear", X, "y@ = linear(x@, $k, bias = $b)", ANY, 3, TOLERANCE},
     {"linear", "x@:f32[$c,1,1]", "y@ = linear(relu(linear(x@, $k)), $c)", ANY, 2, TOLERANCE},
+    {"winograd", X, "y@ = " CONV_TEXT "bias = $b)", WINOGRAD, 6, WINOGRAD_TOLERANCE},
+    {"winograd", X, "y@ = conv_transpose(x@, $k, kernel = 3, padding = $p, bias = $b)", WINOGRAD, 3,
+     WINOGRAD_TOLERANCE},
+    {"winograd", "x@:f32[$c,$h,$w] z@:f32[$k,$h,$w]",
+     "y@ = conv(concat(relu(x@), z@), $k, kernel = 3, padding = $p)", WINOGRAD, 3,
+     WINOGRAD_TOLERANCE},
+    {"winograd", X, "y@ = relu(batch_norm(" CONV_TEXT "bias = false)))", WINOGRAD, 4,
+     NORM_TOLERANCE},
+    {"winograd", X,
+     "a@ = relu(batch_norm(conv(x@, $c, kernel = 3, padding = 1, bias = false)))\n"
+     "    y@ = relu(batch_norm(conv(a@, $c, kernel = 3, padding = 1, bias = false)) + x@)", WINOGRAD, 3,
+     NORM_TOLERANCE},
     /* batch norm */
     {"batch_norm", X, "y@ = batch_norm(x@)", ANY, 3, NORM_TOLERANCE},
     {"batch_norm", X, "y@ = batch_norm(x@, eps = 0.001, momentum = 0.3)", ANY, 2, NORM_TOLERANCE},
@@ -156,6 +171,10 @@ static Numbers draw_numbers(Rule rule, uint64_t *state)
         n.p = draw(state, 0, rule == POOL ? n.r / 2 : n.r - 1);
         if (rule == POOL)
             n.d = 1;
+        if (rule == WINOGRAD) {
+            n.c += 30, n.k += 30, n.h += 8, n.w += 8;
+            n.r = 3, n.s = n.d = 1, n.p %= 4;
+        }
         if (rule == CONV || rule == TRANSPOSED)
             draw_groups(state, &n);
         int extent = n.d * (n.r - 1) + 1, least = n.h < n.w ? n.h : n.w;
@@ -281,7 +300,8 @@ bool op_case(int row, int number, Case *test, Outcome *outcome)
     uint64_t state = (uint64_t)row * 1000003 + (uint64_t)number * 7919 + 17;
     int batch = draw(&state, 1, 5);
     *test = (Case){.text = text.bytes, .batch = batch, .seed = state,
-                   .tolerance = op_rows[row].tolerance};
+                   .tolerance = op_rows[row].tolerance,
+                   .winograd = op_rows[row].rule == WINOGRAD};
     return write_model(&op_rows[row], &state, &text, outcome);
 }
 

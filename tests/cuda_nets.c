@@ -11,8 +11,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "nets.h"
 
@@ -53,45 +51,6 @@ static void judge(bool good, const char *target, const char *net, const char *wh
     fflush(stdout);
 }
 
-/* ---- networks without jumps ------------------------------------------------------------------ */
-
-enum { N_FILES = 5 };
-static const char *const files[N_FILES] = {"unet.seg", "resnet34_unet.seg",
-                                           "resnet34_unet_paper.seg", "resnet34.seg", "blocks.seg"};
-
-/* Copies of all models, without jumps, into a new folder. */
-static bool write_smooth(char folder[64])
-{
-    snprintf(folder, 64, "/tmp/seg-smooth-XXXXXX");
-    bool ok = mkdtemp(folder) != NULL;
-    for (int i = 0; i < N_FILES && ok; i++) {
-        char path[200];
-        size_t size;
-        snprintf(path, sizeof path, "models/%s", files[i]);
-        char *text = file_read(path, &size, NULL);
-        ok = text != NULL;
-        if (ok)
-            text = without_jumps(text);
-        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
-        FILE *out = fopen(path, "w");
-        ok = ok && out && fputs(text, out) >= 0;
-        if (out)
-            fclose(out);
-        free(text);
-    }
-    return ok;
-}
-
-static void remove_smooth(const char *folder)
-{
-    char path[200];
-    for (int i = 0; i < N_FILES; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
-        unlink(path);
-    }
-    rmdir(folder);
-}
-
 /* ---- the tests ------------------------------------------------------------------------------ */
 
 /* ResNet's last maps have one pixel here, and batch norm over four values multiplies errors: rounding
@@ -103,10 +62,10 @@ static void test_oracle(const Net *net, const Mode *mode, bool train_only, Devic
 {
     bool resnet = strcmp(net->path, "models/unet.seg") != 0;
     static Outcome outcome;
-    char path[200];
+    char path[SMOOTH_PATH];
     Case test = net_case(net);
     memset(&outcome, 0, sizeof outcome);
-    snprintf(path, sizeof path, "%s%s", folder, strrchr(net->path, '/'));
+    smooth_path(net, folder, path);
     /* Somewhere in ResNet's 40 relus float32 takes the other side as well. */
     if (mode->smooth || resnet)
         test.path = path;
@@ -174,12 +133,12 @@ static void run_mode(const CudaCases *wanted, const Mode *mode, const char *fold
 
 int cuda_nets(const CudaCases *wanted)
 {
-    char folder[64];
-    judge(write_smooth(folder), "models", "smooth", "cannot be written");
+    char folder[SMOOTH_FOLDER];
+    judge(write_smooth_models(folder), "models", "smooth", "cannot be written");
     for (int i = 0; i < N_MODES; i++)
         if (!wanted->target || strcmp(modes[i].target, wanted->target) == 0)
             run_mode(wanted, &modes[i], folder);
-    remove_smooth(folder);
+    remove_smooth_models(folder);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -2,18 +2,23 @@
 #include "nets.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-/* The deepest maps of the ResNets at 32 x 32 are single pixels: batch norm divides by the deviation
- * of four values, so the roundings of Winograd's products, some three times those of direct ones,
- * come out some hundred times larger. */
+/* `deep`: rounding takes the other side of some of the many relus than the oracle does, and moves
+ * whole gradients; the last maps, of one to four pixels, multiply that by their batch norms. Where
+ * products are rounded as Winograd's are, this happens for every choice of values; so such a
+ * network is compared with direct products, and a copy that has no jumps with Winograd's. */
 const Net nets[] = {
-    {"unet", "models/unet.seg", {{"width", "4"}, {"size", "32"}}, 2, 1e-4, 2e-3, false},
-    {"unet-wide", "models/unet.seg", {{"width", "16"}, {"size", "64"}}, 2, 1e-4, 2e-3, true},
-    {"unet-odd", "models/unet.seg", {{"width", "8"}, {"size", "50"}}, 3, 1e-4, 2e-3, false},
-    {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 3e-4, 5e-3, false},
+    {"unet", "models/unet.seg", {{"width", "4"}, {"size", "32"}}, 2, 1e-4, 2e-3, false, false},
+    {"unet-wide", "models/unet.seg", {{"width", "16"}, {"size", "64"}}, 2, 1e-4, 2e-3, true, false},
+    {"unet-odd", "models/unet.seg", {{"width", "8"}, {"size", "50"}}, 3, 1e-4, 2e-3, false, false},
+    {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false, true},
     {"resnet34_unet-odd", "models/resnet34_unet.seg", {{"size", "42"}, {"pool_padding", "0"}}, 3,
-     1e-4, 5e-3, false},
-    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 3e-4, 5e-3, false},
+     1e-4, 5e-3, false, true},
+    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false,
+     true},
 };
 const int n_nets = sizeof nets / sizeof *nets;
 
@@ -64,4 +69,47 @@ bool read_losses(const char *path, double losses[STEPS])
     if (file)
         fclose(file);
     return n == STEPS;
+}
+
+/* ---- networks without jumps ------------------------------------------------------------------ */
+
+enum { N_FILES = 5 };
+static const char *const files[N_FILES] = {"unet.seg", "resnet34_unet.seg",
+                                           "resnet34_unet_paper.seg", "resnet34.seg", "blocks.seg"};
+
+bool write_smooth_models(char folder[SMOOTH_FOLDER])
+{
+    snprintf(folder, SMOOTH_FOLDER, "/tmp/seg-smooth-XXXXXX");
+    bool ok = mkdtemp(folder) != NULL;
+    for (int i = 0; i < N_FILES && ok; i++) {
+        char path[SMOOTH_PATH];
+        size_t size;
+        snprintf(path, sizeof path, "models/%s", files[i]);
+        char *text = file_read(path, &size, NULL);
+        ok = text != NULL;
+        if (ok)
+            text = without_jumps(text);
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        FILE *out = fopen(path, "w");
+        ok = ok && out && fputs(text, out) >= 0;
+        if (out)
+            fclose(out);
+        free(text);
+    }
+    return ok;
+}
+
+void remove_smooth_models(const char *folder)
+{
+    char path[SMOOTH_PATH];
+    for (int i = 0; i < N_FILES; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
+void smooth_path(const Net *net, const char *folder, char path[SMOOTH_PATH])
+{
+    snprintf(path, SMOOTH_PATH, "%s%s", folder, strrchr(net->path, '/'));
 }

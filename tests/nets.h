@@ -6,7 +6,7 @@
 
 #include "comparison.h"
 
-enum { STEPS = 10, MAX_DEFINES = 4 };
+enum { STEPS = 10, MAX_DEFINES = 4, SMOOTH_FOLDER = 64, SMOOTH_PATH = 200 };
 
 typedef struct {
     const char *name;
@@ -16,6 +16,7 @@ typedef struct {
     double tolerance;
     double loss_tolerance;     /* of the recorded losses, relative; for other compilers and processors */
     bool host_only;            /* too large for an emulated device */
+    bool deep;                 /* see nets.c */
 } Net;
 extern const Net nets[];
 extern const int n_nets;
@@ -28,5 +29,10 @@ bool train_step(Executor *, const Plan *, const char *target, int step, int batc
                 float *loss, Error *);
 /* Of the first steps with Adam at 1e-3, from tests/golden/nets/. */
 bool read_losses(const char *path, double losses[STEPS]);
+
+/* Copies of all models, without_jumps, in a new folder; the copy of a network's model there. */
+bool write_smooth_models(char folder[SMOOTH_FOLDER]);
+void remove_smooth_models(const char *folder);
+void smooth_path(const Net *, const char *folder, char path[SMOOTH_PATH]);
 
 #endif

@@ -1,6 +1,7 @@
 /* Whole networks on the host device.
  *
- *   oracle    every result and gradient, fused and unfused, against float64 (comparison.c)
+ *   oracle    every result and gradient, fused and unfused, against float64 (comparison.c); deep
+ *             networks twice (nets.c)
  *   threads   the same bits after training steps with 1, 2 and 3 threads
  *   adam      one fused step against PyTorch's formula in double
  *   losses    the first ten losses from a fixed seed against tests/golden/nets/NAME.want;
@@ -9,7 +10,7 @@
  * The networks are those of models/, small by their params. Tolerances: an error of one rounding is
  * multiplied by every batch norm (it divides by a deviation) on the way, most where it sees few
  * pixels.
- * timeout: 280   sanitize: no
+ * timeout: 400   sanitize: no
  */
 #include <math.h>
 #include <stdlib.h>
@@ -43,14 +44,29 @@ static Device *open_device(int threads)
     return device;
 }
 
-static void test_oracle(const Net *net, Device *device)
+static void compare(const Net *net, const Case *test, const char *how, Device *device)
 {
     static Outcome outcome;
-    Case test = net_case(net);
     memset(&outcome, 0, sizeof outcome);
-    bool ok = compare_case(&test, device, &outcome);
+    bool ok = compare_case(test, device, &outcome);
     check(ok, "%s: %s", net->name, outcome.problem);
-    printf("%s: largest error %.1e: %s\n", net->name, outcome.worst, outcome.where);
+    printf("%s%s: largest error %.1e: %s\n", net->name, how, outcome.worst, outcome.where);
+}
+
+static void test_oracle(const Net *net, Device *device)
+{
+    char folder[SMOOTH_FOLDER], path[SMOOTH_PATH];
+    Case test = net_case(net);
+    test.winograd = !net->deep;
+    compare(net, &test, "", device);
+    if (!net->deep)
+        return;
+    check(write_smooth_models(folder), "%s: no copy in %s", net->name, folder);
+    smooth_path(net, folder, path);
+    test.path = path;
+    test.winograd = test.train_only = true;
+    compare(net, &test, " without jumps, by Winograd", device);
+    remove_smooth_models(folder);
 }
 
 /* ---- training ---------------------------------------------------------------------------------- */

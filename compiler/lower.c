@@ -148,6 +148,7 @@ PlanStep *add_step(Lowering *l, int kernel, const Group *group)
     program->steps = lower_append(l->graph->arena, program->steps, &program->n_steps, sizeof(PlanStep));
     PlanStep *step = &program->steps[program->n_steps - 1];
     step->kernel = kernel;
+    step->group = group ? group->id : -1;
     step->once = group && group->once;
     return step;
 }
@@ -285,6 +286,29 @@ static void add_tensors(Lowering *l)
     }
 }
 
+/* The graph as fuse, order and place left it. */
+static void add_nodes(Lowering *l)
+{
+    const Graph *graph = l->graph;
+    PlanProgram *program = l->program;
+    int *index = arena_alloc(graph->arena, ((size_t)graph->next_id + 1) * sizeof *index);
+    program->n_nodes = graph->n_nodes;
+    program->nodes = arena_alloc(graph->arena, ((size_t)graph->n_nodes + 1) * sizeof(PlanNode));
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const Node *node = graph->nodes[i];
+        PlanNode *into = &program->nodes[i];
+        index[node->id] = i;
+        into->line = (char *)node_text(graph, node);
+        into->group = node->group ? node->group->id : -1;
+        into->n_inputs = node->n_inputs;
+        into->inputs = arena_alloc(graph->arena, ((size_t)node->n_inputs + 1) * sizeof(int));
+        for (int k = 0; k < node->n_inputs; k++)
+            into->inputs[k] = index[node->inputs[k]->id];
+        if (node->stored)
+            into->buffer = node_buffer(node);
+    }
+}
+
 Lowering lower_begin(Graph *graph, Plan *plan, PlanTarget *target)
 {
     static const char *const names[] = { "train", "evaluate", "predict" };
@@ -293,5 +317,6 @@ Lowering lower_begin(Graph *graph, Plan *plan, PlanTarget *target)
     l.program->fixed_bytes = graph->fixed_bytes;
     l.program->sample_bytes = graph->activation_bytes;
     add_tensors(&l);
+    add_nodes(&l);
     return l;
 }

@@ -15,6 +15,9 @@ enum { HEAD_BYTES = 32 };
 
 typedef struct { unsigned char *bytes; size_t length, capacity; } Bytes;
 
+/* The graphs' lines, each once: programs and targets have many in common. */
+typedef struct { const char **texts; int n; int *slots; size_t n_slots; } Lines;
+
 static void append(Bytes *out, const void *bytes, size_t length)
 {
     if (out->capacity - out->length < length) {
@@ -122,6 +125,7 @@ static void put_step(Bytes *out, const PlanStep *step)
     put_u32(out, step->n_scalars);
     for (int i = 0; i < step->n_scalars; i++)
         put_f64(out, step->scalars[i]);
+    put_u32(out, step->group);
     put_u8(out, step->once);
     put_u32(out, step->n_launches);
     for (int i = 0; i < step->n_launches; i++) {
@@ -139,7 +143,32 @@ static void put_step(Bytes *out, const PlanStep *step)
     end_record(out, record);
 }
 
-static void put_program(Bytes *out, const PlanProgram *program)
+/* Its number, given to it where it is new. */
+static int line_number(Lines *lines, const char *text)
+{
+    size_t slot = XXH64(text, strlen(text), 0) & (lines->n_slots - 1);
+    while (lines->slots[slot] && strcmp(lines->texts[lines->slots[slot] - 1], text) != 0)
+        slot = (slot + 1) & (lines->n_slots - 1);
+    if (!lines->slots[slot]) {
+        lines->texts[lines->n++] = text;
+        lines->slots[slot] = lines->n;
+    }
+    return lines->slots[slot] - 1;
+}
+
+static void put_node(Bytes *out, Lines *lines, const PlanNode *node)
+{
+    size_t record = begin_record(out);
+    put_u32(out, line_number(lines, node->line));
+    put_u32(out, node->n_inputs);
+    for (int i = 0; i < node->n_inputs; i++)
+        put_u32(out, node->inputs[i]);
+    put_u32(out, node->group);
+    put_buffer(out, &node->buffer);
+    end_record(out, record);
+}
+
+static void put_program(Bytes *out, Lines *lines, const PlanProgram *program)
 {
     size_t record = begin_record(out);
     put_string(out, program->name);
@@ -153,6 +182,9 @@ static void put_program(Bytes *out, const PlanProgram *program)
     put_u32(out, program->n_steps);
     for (int i = 0; i < program->n_steps; i++)
         put_step(out, &program->steps[i]);
+    put_u32(out, program->n_nodes);
+    for (int i = 0; i < program->n_nodes; i++)
+        put_node(out, lines, &program->nodes[i]);
     end_record(out, record);
 }
 
@@ -197,7 +229,7 @@ static void put_kernels(Bytes *out, const PlanTarget *target)
     free(tails);
 }
 
-static void put_target(Bytes *out, const PlanTarget *target)
+static void put_target(Bytes *out, Lines *lines, const PlanTarget *target)
 {
     size_t record = begin_record(out);
     put_string(out, target->name);
@@ -205,13 +237,43 @@ static void put_target(Bytes *out, const PlanTarget *target)
     put_kernels(out, target);
     put_u32(out, target->n_programs);
     for (int i = 0; i < target->n_programs; i++)
-        put_program(out, &target->programs[i]);
+        put_program(out, lines, &target->programs[i]);
     end_record(out, record);
+}
+
+/* All that the plan has; none has a number yet. */
+static Lines lines_make(const Plan *plan)
+{
+    size_t n = 1;
+    for (int t = 0; t < plan->n_targets; t++)
+        for (int p = 0; p < plan->targets[t].n_programs; p++)
+            n += (size_t)plan->targets[t].programs[p].n_nodes;
+    Lines lines = { .texts = calloc(n, sizeof *lines.texts), .n_slots = 2 };
+    while (lines.n_slots < 2 * n)
+        lines.n_slots *= 2;
+    lines.slots = calloc(lines.n_slots, sizeof *lines.slots);
+    if (!lines.texts || !lines.slots)
+        bug("write: not enough memory for the plan");
+    return lines;
+}
+
+static void put_lines(Bytes *out, Lines *lines, const Plan *plan)
+{
+    for (int t = 0; t < plan->n_targets; t++)
+        for (int p = 0; p < plan->targets[t].n_programs; p++) {
+            const PlanProgram *program = &plan->targets[t].programs[p];
+            for (int i = 0; i < program->n_nodes; i++)
+                line_number(lines, program->nodes[i].line);
+        }
+    put_u32(out, lines->n);
+    for (int i = 0; i < lines->n; i++)
+        put_string(out, lines->texts[i]);
 }
 
 void *plan_bytes_make(const Plan *plan, size_t *size)
 {
     Bytes out = { 0 };
+    Lines lines = lines_make(plan);
     append(&out, PLAN_MAGIC, 8);
     put_u32(&out, PLAN_VERSION);
     put_u32(&out, 0);
@@ -228,9 +290,12 @@ void *plan_bytes_make(const Plan *plan, size_t *size)
     put_u32(&out, plan->n_parameters);
     for (int i = 0; i < plan->n_parameters; i++)
         put_parameter(&out, &plan->parameters[i]);
+    put_lines(&out, &lines, plan);
     put_u32(&out, plan->n_targets);
     for (int i = 0; i < plan->n_targets; i++)
-        put_target(&out, &plan->targets[i]);
+        put_target(&out, &lines, &plan->targets[i]);
+    free(lines.texts);
+    free(lines.slots);
     store_u64(out.bytes + 16, out.length);
     store_u64(out.bytes + 24, XXH64(out.bytes + HEAD_BYTES, out.length - HEAD_BYTES, 0));
     *size = out.length;

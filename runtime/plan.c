@@ -23,7 +23,7 @@
 
 #include "plan_reader.h"
 
-enum { MAX_LIST = 4096 };
+enum { MAX_LIST = 4096, MAX_GROUP = 1 << 24 };
 /* Of all kernels' texts in a target. */
 static const int64_t MAX_TEXT_BYTES = (int64_t)256 << 20;
 /* Of CUDA launches; a device may have less. */
@@ -251,6 +251,39 @@ static void read_launches(Reader *reader, const PlanTarget *target, PlanStep *st
             reader_wrong(reader, "the size %lld does not fit 32 bits", (long long)step->sizes[i]);
 }
 
+/* -1: none. */
+static int read_group(Reader *reader)
+{
+    uint32_t group = read_u32(reader);
+    if (group > MAX_GROUP && group != UINT32_MAX)
+        reader_wrong(reader, "its group is %u", group);
+    return reader->failed || group == UINT32_MAX ? -1 : (int)group;
+}
+
+/* Lines stand in the order in which nodes have them: `seen` counts those that one had. */
+static void read_node(Reader *reader, Texts *lines, const Slabs *slabs, int index,
+                      PlanNode *node)
+{
+    size_t outer = enter_record(reader);
+    uint32_t line = read_u32(reader);
+    if (line >= (uint32_t)lines->n || line > (uint32_t)lines->seen)
+        reader_wrong(reader, "its line is %u of %d", line, lines->n);
+    else
+        node->line = lines->texts[line];
+    lines->seen += line == (uint32_t)lines->seen;
+    node->n_inputs = read_count(reader, "operands", 4, MAX_LIST);
+    node->inputs = reader_allocate(reader, (size_t)node->n_inputs, sizeof *node->inputs);
+    for (int i = 0; i < node->n_inputs && !reader->failed; i++) {
+        uint32_t input = read_u32(reader);
+        node->inputs[i] = (int)input;
+        if (input >= (uint32_t)index)
+            reader_wrong(reader, "node %u is no operand of node %d", input, index);
+    }
+    node->group = read_group(reader);
+    read_buffer(reader, slabs, &node->buffer);
+    leave_record(reader, outer);
+}
+
 static void read_step(Reader *reader, const PlanTarget *target, const PlanProgram *program,
                       const Slabs *slabs, PlanStep *step)
 {
@@ -269,6 +302,7 @@ static void read_step(Reader *reader, const PlanTarget *target, const PlanProgra
     step->scalars = reader_allocate(reader, (size_t)step->n_scalars, sizeof *step->scalars);
     for (int i = 0; i < step->n_scalars && !reader->failed; i++)
         step->scalars[i] = read_f64(reader, "a scalar");
+    step->group = read_group(reader);
     step->once = read_bool(reader);
     read_launches(reader, target, step);
     step->scratch = read_size(reader, "the scratch memory");
@@ -298,8 +332,8 @@ static void check_tensor_names(Reader *reader, const PlanProgram *program)
     }
 }
 
-static void read_program(Reader *reader, const Plan *plan, const PlanTarget *target,
-                         PlanProgram *program)
+static void read_program(Reader *reader, const Plan *plan, Texts *lines,
+                         const PlanTarget *target, PlanProgram *program)
 {
     size_t outer = enter_record(reader);
     program->name = read_identifier(reader, "name");
@@ -327,14 +361,19 @@ static void read_program(Reader *reader, const Plan *plan, const PlanTarget *tar
         reader_place(reader, "program '%s', step %d", program->name, i);
         read_step(reader, target, program, &slabs, &program->steps[i]);
     }
+    program->n_nodes = read_count(reader, "nodes", 8, INT32_MAX);
+    program->nodes = reader_allocate(reader, (size_t)program->n_nodes, sizeof *program->nodes);
+    for (int i = 0; i < program->n_nodes && !reader->failed; i++) {
+        reader_place(reader, "program '%s', node %d", program->name, i);
+        read_node(reader, lines, &slabs, i, &program->nodes[i]);
+    }
     reader_place(reader, "program '%s'", program->name);
     leave_record(reader, outer);
 }
 
-/* Texts with which kernels end, many alike. */
-typedef struct { int n; char **texts; int64_t bytes; } Tails;
 
-static void read_kernel(Reader *reader, Tails *tails, PlanKernel *kernel)
+/* `bytes`: of all texts so far. */
+static void read_kernel(Reader *reader, const Texts *tails, int64_t *bytes, PlanKernel *kernel)
 {
     size_t outer = enter_record(reader);
     kernel->name = read_identifier(reader, "name");
@@ -347,8 +386,8 @@ static void read_kernel(Reader *reader, Tails *tails, PlanKernel *kernel)
     if (reader->failed)
         return;
     size_t front = strlen(body), rest = strlen(tails->texts[tail]);
-    tails->bytes += (int64_t)(front + rest);
-    if (tails->bytes > MAX_TEXT_BYTES) {
+    *bytes += (int64_t)(front + rest);
+    if (*bytes > MAX_TEXT_BYTES) {
         reader_wrong(reader, "the kernels' texts have more than %lld bytes",
                      (long long)MAX_TEXT_BYTES);
         return;
@@ -360,27 +399,19 @@ static void read_kernel(Reader *reader, Tails *tails, PlanKernel *kernel)
     }
 }
 
-static void read_tails(Reader *reader, Tails *tails)
-{
-    tails->n = read_count(reader, "texts", 4, INT32_MAX);
-    tails->texts = reader_allocate(reader, (size_t)tails->n, sizeof *tails->texts);
-    for (int i = 0; i < tails->n && !reader->failed; i++)
-        tails->texts[i] = read_string(reader, "text", false);
-}
-
-static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
+static void read_target(Reader *reader, const Plan *plan, Texts *lines, PlanTarget *target)
 {
     size_t outer = enter_record(reader);
     target->name = read_word(reader, "name", PLAN_LETTERS "-"); /* "cuda-tf32" */
     target->prelude = read_string(reader, "prelude", false);
-    Tails tails = { 0 };
-    read_tails(reader, &tails);
+    const Texts tails = read_texts(reader);
+    int64_t bytes = 0;
     target->n_kernels = read_count(reader, "kernels", 8, INT32_MAX);
     target->kernels = reader_allocate(reader, (size_t)target->n_kernels, sizeof *target->kernels);
     char **names = reader_allocate(reader, (size_t)target->n_kernels, sizeof *names);
     for (int i = 0; i < target->n_kernels && !reader->failed; i++) {
         reader_place(reader, "target '%s', kernel %d", target->name, i);
-        read_kernel(reader, &tails, &target->kernels[i]);
+        read_kernel(reader, &tails, &bytes, &target->kernels[i]);
         names[i] = target->kernels[i].name;
     }
     reader_place(reader, "target '%s'", target->name);
@@ -390,7 +421,7 @@ static void read_target(Reader *reader, const Plan *plan, PlanTarget *target)
         reader_allocate(reader, (size_t)target->n_programs, sizeof *target->programs);
     for (int i = 0; i < target->n_programs && !reader->failed; i++) {
         reader_place(reader, "program %d", i);
-        read_program(reader, plan, target, &target->programs[i]);
+        read_program(reader, plan, lines, target, &target->programs[i]);
         names = reader_allocate(reader, (size_t)i + 1, sizeof *names);
         for (int j = 0; j <= i && !reader->failed; j++)
             names[j] = target->programs[j].name;
@@ -422,16 +453,24 @@ static void read_plan(Reader *reader, Plan *plan)
     }
     reader_place(reader, "the parameters");
     check_parameters(reader, plan);
+    reader_place(reader, "the graphs");
+    Texts lines = read_texts(reader);
+    char **sorted = reader_allocate(reader, (size_t)lines.n, sizeof *sorted);
+    if (lines.n && !reader->failed)
+        memcpy(sorted, lines.texts, (size_t)lines.n * sizeof *sorted);
+    check_unique(reader, sorted, lines.n, "lines");
     plan->n_targets = read_count(reader, "targets", 8, 64);
     plan->targets = reader_allocate(reader, (size_t)plan->n_targets, sizeof *plan->targets);
     for (int i = 0; i < plan->n_targets && !reader->failed; i++) {
         reader_place(reader, "target %d", i);
-        read_target(reader, plan, &plan->targets[i]);
+        read_target(reader, plan, &lines, &plan->targets[i]);
         for (int j = 0; j < i && !reader->failed; j++)
             if (strcmp(plan->targets[i].name, plan->targets[j].name) == 0)
                 reader_wrong(reader, "two targets are named '%s'", plan->targets[i].name);
     }
     reader_place(reader, "the end");
+    if (lines.seen != lines.n)
+        reader_wrong(reader, "%d lines of graphs, nodes have %d", lines.n, lines.seen);
     if (reader->at != reader->end)
         reader_wrong(reader, "%zu bytes are left over", reader->end - reader->at);
 }

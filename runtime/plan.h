@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC "SEGPLAN\n"
-#define PLAN_VERSION 2
+#define PLAN_VERSION 3
 #define PLAN_BLOCK 16          /* channels in a block on the host */
 #define PLAN_ALIGN 64          /* bytes; every offset is a multiple */
 
@@ -93,12 +93,21 @@ typedef struct {
     PlanBuffer *buffers;
     int64_t *sizes;
     double *scalars;
+    int group;                  /* of its program's nodes that it computes; -1: none */
     bool once;                  /* depends on parameters only */
     int64_t scratch;            /* bytes a thread */
     double flops, flops_per_sample;
     double bytes, bytes_per_sample; /* least traffic: each operand and result once */
     char *label;                /* "conv encoder.1.0 64->128 @128": what a profile shows */
 } PlanStep;
+
+/* A node of the graph that a program was made from: for people, see segrun bench --report. */
+typedef struct {
+    char *line;                 /* "%12 = conv %9, %a.weight {kernel=3} : f32[N,64,8,8]  # m.seg:3" */
+    int n_inputs; int *inputs;  /* of the nodes before it */
+    int group;                  /* that computes it; -1: a source, or each reader computes it */
+    PlanBuffer buffer;          /* where it is kept; of 0 bytes: nowhere */
+} PlanNode;
 
 typedef struct {
     char *name;                 /* train evaluate predict */
@@ -109,6 +118,7 @@ typedef struct {
     int64_t scratch_bytes;      /* a thread: the largest of its steps */
     bool keeps_once;            /* its steps that change parameters also do again what those marked
                                    once had done */
+    int n_nodes; PlanNode *nodes;
 } PlanProgram;
 
 typedef struct {

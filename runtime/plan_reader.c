@@ -160,6 +160,15 @@ int read_count(Reader *reader, const char *what, size_t least, uint32_t most)
     return (int)count;
 }
 
+Texts read_texts(Reader *reader)
+{
+    int n = read_count(reader, "texts", 4, INT32_MAX);
+    Texts texts = { .n = n, .texts = reader_allocate(reader, (size_t)n, sizeof *texts.texts) };
+    for (int i = 0; i < n && !reader->failed; i++)
+        texts.texts[i] = read_string(reader, "text", false);
+    return texts;
+}
+
 size_t enter_record(Reader *reader)
 {
     size_t outer = reader->end;

@@ -48,6 +48,9 @@ char *read_identifier(Reader *, const char *what);          /* a C function's or
 /* `least`: bytes that each element takes at least, so that a wrong count cannot ask for memory that
  * the file could not fill. */
 int read_count(Reader *, const char *what, size_t least, uint32_t most);
+/* Texts that are there once for many: with which kernels end, the graphs' lines. */
+typedef struct { int n; char **texts; int seen; } Texts;
+Texts read_texts(Reader *);
 /* Enters a record; gives the end of the one around it for leave_record. */
 size_t enter_record(Reader *);
 void leave_record(Reader *, size_t outer);

@@ -48,9 +48,9 @@ static PlanStep quick_steps[] = { STEP(0, 1e5, 100, false, "scale \"one\""),
                                   STEP(0, 3e5, 300, false, "scale two") };
 static PlanStep slow_steps[] = { STEP(0, 2e6, 100, false, "scale") };
 static PlanProgram quick_programs[] = { { TEXT("predict"), 1, tensors, 4, quick_steps, 64, 64, 0,
-                                          false } };
+                                          false, 0, NULL } };
 static PlanProgram slow_programs[] = { { TEXT("predict"), 1, tensors, 1, slow_steps, 64, 64, 0,
-                                         false } };
+                                         false, 0, NULL } };
 static PlanTarget quick_target = { TEXT("fake"), TEXT(""), 2, kernels, 1, quick_programs };
 static PlanTarget slow_target = { TEXT("fake"), TEXT(""), 2, kernels, 1, slow_programs };
 static Plan quick = { .model = TEXT("tiny"), .options = TEXT("-D name=\"\\\""),

@@ -87,9 +87,9 @@ static PlanStep steps[] = {
       .label = TEXT("adam") },
 };
 static PlanProgram programs[] = {
-    { TEXT("train"), 3, tensors, 3, steps, 128, 128, 64, false },
-    { TEXT("evaluate"), 3, tensors, 2, steps, 128, 128, 64, false },
-    { TEXT("predict"), 3, tensors, 2, steps, 128, 128, 64, false },
+    { TEXT("train"), 3, tensors, 3, steps, 128, 128, 64, false, 0, NULL },
+    { TEXT("evaluate"), 3, tensors, 2, steps, 128, 128, 64, false, 0, NULL },
+    { TEXT("predict"), 3, tensors, 2, steps, 128, 128, 64, false, 0, NULL },
 };
 static PlanTarget target = { TEXT("host"), TEXT(prelude), 4, kernels, 3, programs };
 static Plan plan = { .model = TEXT("tiny"),

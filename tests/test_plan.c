@@ -40,12 +40,14 @@ typedef struct {
     PlanTarget targets[2];
     PlanKernel kernels[4];
     PlanProgram programs[2];
+    PlanNode nodes[3];
     PlanTensor tensors[3];
     PlanStep steps[2];
     PlanProgram cuda_program;
     PlanStep cuda_steps[2];
     PlanLaunch launches[2];
     PlanBuffer buffers[3], matrices[3];
+    int inputs[2];
     int64_t sizes[2], matmul[MATMUL_SIZES];
     double scalars[1];
 } Sample;
@@ -74,9 +76,16 @@ static void make_sample(Sample *s)
                      { text("finish"), text(""), text("void finish(void) {}\n") },
                      { text("library_help"), text(""), text("void help(void) {}\n") },
                      { .name = text(PLAN_MATMUL), .header = text(""), .body = text("") } },
-        .programs = { { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64, false },
-                      { text("predict"), 0, NULL, 0, NULL, 64, 0, 0, false } },
-        .cuda_program = { text("train"), 3, s->tensors, 2, s->cuda_steps, 128, 640, 0, true },
+        .programs = { { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64, false, 3,
+                        s->nodes },
+                      { text("predict"), 0, NULL, 0, NULL, 64, 0, 0, false, 0, NULL } },
+        .cuda_program = { text("train"), 3, s->tensors, 2, s->cuda_steps, 128, 640, 0, true, 2,
+                          s->nodes },
+        .nodes = { { text("%image = input : u8[N,3,5,7]"), 0, NULL, -1,
+                     { SLAB_ACTIVATIONS, 0, 128 } },
+                   { text("%1 = mul %image, %image"), 2, s->inputs, 0,
+                     { SLAB_ACTIVATIONS, 128, 448 } },
+                   { text("%image = input : u8[N,3,5,7]"), 1, &s->inputs[1], -1, { 0 } } },
         .launches = { { 1, 256, 0, 6, 49152 }, { 0, 128, 4, 0, 0 } },
         .tensors = { { text("image"), ROLE_INPUT, PLAN_U8, true, { 3, 5, 7 },
                        { SLAB_ACTIVATIONS, 0, 128 } },
@@ -88,7 +97,8 @@ static void make_sample(Sample *s)
                      .buffers = s->buffers, .sizes = s->sizes, .scalars = s->scalars, .once = true,
                      .scratch = 64, .flops = 1, .flops_per_sample = 2, .bytes = 3,
                      .bytes_per_sample = 4, .label = text("scale it") },
-                   { .kernel = 1, .n_buffers = 1, .buffers = s->buffers, .label = text("") } },
+                   { .kernel = 1, .n_buffers = 1, .buffers = s->buffers, .label = text(""),
+                     .group = -1 } },
         .cuda_steps = { { .kernel = 1, .n_launches = 2, .launches = s->launches, .n_buffers = 3,
                           .n_sizes = 2, .buffers = s->buffers, .sizes = s->sizes,
                           .label = text("scale it") },
@@ -101,6 +111,7 @@ static void make_sample(Sample *s)
         .buffers = { { SLAB_ACTIVATIONS, 128, 448 },
                      { SLAB_MOMENTS, 192, 192 },
                      { SLAB_FIXED, 0, 128 } },
+        .inputs = { 0, 0 },
         .sizes = { 3, -5 },
         .scalars = { 1.5 },
     };
@@ -130,8 +141,14 @@ static void test_round_trip(void)
               "looking up");
         check(plan->parameters[0].dims[1] == 3 && plan->parameters[2].value == 1
                   && strcmp(plan->text, sample.plan.text) == 0
-                  && target->programs[0].steps[0].sizes[1] == -5,
+                  && target->programs[0].steps[0].sizes[1] == -5
+                  && target->programs[0].steps[1].group == -1,
               "fields of a plan");
+        const PlanNode *nodes = target->programs[0].nodes;
+        check(nodes[0].line == nodes[2].line && strstr(nodes[1].line, "mul") && nodes[0].group == -1
+                  && nodes[1].group == 0 && nodes[1].n_inputs == 2 && nodes[1].inputs[1] == 0
+                  && nodes[1].buffer.offset == 128 && nodes[2].buffer.bytes == 0,
+              "fields of a node");
         const PlanProgram *train = plan_program(plan_target(plan, "cuda-tf32"), "train");
         check(train && train->keeps_once && train->steps[0].n_launches == 2
                   && train->steps[0].launches[0].threads == 256
@@ -180,13 +197,13 @@ static void test_damage(void)
     memcpy(longer, bytes, size);
     check(!read_back(longer, size + 1, &error), "a byte too many is accepted");
     free(longer);
-    bytes[8] = 3;
+    bytes[8] = 4;
     read_back(bytes, size, &error);
-    check(strstr(error.text, "made by a newer segc: plan version 3, this segrun reads 2") != NULL,
+    check(strstr(error.text, "made by a newer segc: plan version 4, this segrun reads 3") != NULL,
           "newer version: %s", error.text);
     bytes[8] = 1;
     read_back(bytes, size, &error);
-    check(strstr(error.text, "made by an older segc: plan version 1, this segrun reads 2") != NULL,
+    check(strstr(error.text, "made by an older segc: plan version 1, this segrun reads 3") != NULL,
           "older version: %s", error.text);
     free(bytes);
 }
@@ -314,7 +331,13 @@ static void test_malice(void)
     CASE(s->matmul[MATMUL_COLUMNS] = 0, "outside its buffer")                                      \
     CASE(s->matmul[MATMUL_DEPTH] = INT32_MAX, "outside its buffer")                                \
     CASE(s->matmul[MATMUL_DEPTH_PER_SAMPLE] = 1, "outside its buffer")                             \
-    CASE(s->matrices[2].slab = SLAB_PARAMETERS, "outside its buffer")
+    CASE(s->matrices[2].slab = SLAB_PARAMETERS, "outside its buffer")                              \
+    CASE(s->steps[0].group = 1 << 25, "its group is 33554432")                                     \
+    CASE(s->nodes[1].group = -2, "its group is 4294967294")                                        \
+    CASE(s->inputs[0] = 1, "node 1 is no operand of node 1")                                       \
+    CASE(s->inputs[0] = -1, "is no operand of node 1")                                             \
+    CASE(s->nodes[0].buffer.bytes = 704, "outside the 640 bytes of the activations")               \
+    CASE((s->nodes[0].n_inputs = 2, s->nodes[0].inputs = s->inputs), "program 'train', node 0")
 
 static void expect_refused(const Sample *sample, const char *change, const char *want)
 {

@@ -59,9 +59,9 @@ static PlanStep product = { .kernel = 4, .n_buffers = 3, .buffers = matrices,
                             .n_sizes = MATMUL_SIZES, .sizes = matrix_sizes,
                             .label = TEXT("multiply it") };
 PlanProgram tiny_programs[] = {
-    { TEXT("predict"), 3, tensors, 3, steps, 128, 128, 0, false },
-    { TEXT("evaluate"), 3, tensors, 3, steps, 128, 128, 0, false },
-    { TEXT("train"), 3, tensors, 1, &product, 128, 128, 0, false },
+    { TEXT("predict"), 3, tensors, 3, steps, 128, 128, 0, false, 0, NULL },
+    { TEXT("evaluate"), 3, tensors, 3, steps, 128, 128, 0, false, 0, NULL },
+    { TEXT("train"), 3, tensors, 1, &product, 128, 128, 0, false, 0, NULL },
 };
 PlanTarget tiny_targets[] = {
     { TEXT("cuda-tf32"), TEXT("stub prelude"), 5, tiny_kernels, 2, tiny_programs },

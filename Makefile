@@ -9,8 +9,8 @@
 # one those tests are skipped. SAN=1 builds everything with AddressSanitizer and
 # UndefinedBehaviorSanitizer in build-san/; LEAN=1 builds in build-lean/ what needs no library but
 # libc: segc, segbench and the tests for a GPU, which bench/gpu.sh runs. The runtime never links an
-# object of the compiler, and the compiler none of the runtime: each is an archive of its own, and
-# tests may link both.
+# object of the compiler, and the compiler of the runtime only files.a, which reads and writes files
+# (runtime/files.h): each is an archive of its own, and tests may link both.
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
@@ -37,10 +37,13 @@ RUNTIME_PACKAGES = libpng libjpeg cairo jansson libxxhash
 RUNTIME_LIBS = $(call pkg,--libs,$(RUNTIME_PACKAGES)) -lgif -ldl -lpthread -lm
 # Kept though nothing here calls it: kernels do, and its threads must outlive the first library of
 # kernels that is unloaded.
-COMPILER_LIBS = $(call pkg,--libs,jansson libxxhash) -lm
+COMPILER_LIBS = $(call pkg,--libs,jansson libxxhash) $(if $(ONNX),$(call pkg,--libs,libprotobuf-c)) -lm
 TEST_LIBS = $(call pkg,--libs,cmocka)
 
-COMPILER_C := $(wildcard compiler/*.c)
+# Without protobuf-c segc is built as well, and says so when it is asked for ONNX.
+ONNX := $(if $(LEAN),,$(shell pkg-config --exists libprotobuf-c && command -v protoc-c))
+ONNX_C := $(if $(ONNX),$(filter-out %/absent.c,$(wildcard compiler/onnx/*.c)),compiler/onnx/absent.c)
+COMPILER_C := $(wildcard compiler/*.c) $(ONNX_C)
 RUNTIME_C := $(wildcard runtime/*.c)
 KERNEL_FILES := $(wildcard compiler/kernels/*/*.c compiler/kernels/*/*.h compiler/kernels/*/*.cu)
 TESTS_C := $(wildcard tests/test_*.c tests/*/test_*.c)
@@ -52,10 +55,10 @@ ifneq ($(SAN)$(if $(shell command -v $(firstword $(CXX))),,none),)
 TESTS_C := $(filter-out tests/simt/%,$(TESTS_C))
 endif
 
+FILES_C := $(wildcard $(addprefix runtime/,error.c file.c params.c safetensors*.c))
 # The runtime without pictures, plots and segrun's command line.
-CORE_C := $(wildcard $(addprefix runtime/,error.c file.c system.c plan*.c params.c safetensors.c \
-            executor.c parallel.c peak.c device*.c host_*.c kernel_*.c bench_measure.c \
-            bench_report.c))
+CORE_C := $(wildcard $(addprefix runtime/,system.c plan*.c executor.c parallel.c peak.c device*.c \
+            host_*.c kernel_*.c bench_measure.c bench_report.c)) $(FILES_C)
 PROGRAMS = segc segrun
 ifneq ($(LEAN),)
 PROGRAMS = segc segbench
@@ -71,7 +74,8 @@ endif
 say = $(if $(V),,@echo "  $(1)  $(@:$(B)/%=%)"; )
 object = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMPILER_O := $(call object,$(filter-out compiler/main.c,$(COMPILER_C))) \
-              $(B)/obj/grammar/seg.tab.o $(B)/obj/grammar/seg.lex.o $(B)/obj/kernel_texts.o
+              $(B)/obj/grammar/seg.tab.o $(B)/obj/grammar/seg.lex.o $(B)/obj/kernel_texts.o \
+              $(if $(ONNX),$(B)/obj/onnx.pb-c.o)
 RUNTIME_O := $(call object,$(filter-out runtime/main.c,$(RUNTIME_C)))
 SIMT_O := $(call object,$(SIMT_C)) $(patsubst %.cc,$(B)/obj/%.o,$(SIMT_CC))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TESTS_C))
@@ -82,7 +86,7 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TESTS_C))
 all: $(addprefix $(B)/,$(PROGRAMS))
 tests: $(TESTS)
 
-$(B)/segc: $(B)/obj/compiler/main.o $(B)/compiler.a
+$(B)/segc: $(B)/obj/compiler/main.o $(B)/compiler.a $(B)/files.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(COMPILER_LIBS)
 $(B)/segrun: $(B)/obj/runtime/main.o $(B)/runtime.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
@@ -90,6 +94,7 @@ $(B)/segbench $(B)/pictures: $(B)/%: $(B)/obj/bench/%.o $(B)/runtime.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
 $(B)/compiler.a: $(COMPILER_O)
 $(B)/runtime.a: $(RUNTIME_O)
+$(B)/files.a: $(call object,$(FILES_C))
 $(B)/support.a: $(call object,$(SUPPORT_C))
 $(B)/%.a:
 	@rm -f $@
@@ -119,7 +124,7 @@ $(CUDA_STUBS): $(wildcard tests/cuda_stub/*.h)
 
 $(B)/obj/compiler/%.o: compiler/%.c | $(B)/grammar/seg.tab.h
 	@mkdir -p $(@D)
-	$(call say,CC  )$(CC) $(CPPFLAGS) -Icompiler -I$(B)/grammar $(CFLAGS) -c -o $@ $<
+	$(call say,CC  )$(CC) $(CPPFLAGS) -Icompiler -I$(B)/grammar -I$(B)/onnx $(CFLAGS) -c -o $@ $<
 $(B)/obj/runtime/%.o: runtime/%.c
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) $(CFLAGS) -c -o $@ $<
@@ -147,6 +152,16 @@ $(B)/obj/grammar/%.o: $(B)/grammar/%.c | $(B)/grammar/seg.tab.h $(B)/grammar/seg
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) -Icompiler -Igrammar -I$(B)/grammar $(CFLAGS) \
 	    -Wno-shadow -Wno-sign-compare -Wno-unused-function -c -o $@ $<
+
+# ONNX's messages. What protoc-c writes is C by its rules.
+$(B)/onnx/onnx.pb-c.h: $(B)/onnx/onnx.pb-c.c
+$(B)/onnx/onnx.pb-c.c: compiler/onnx/onnx.proto
+	@mkdir -p $(@D)
+	$(call say,PROTO)protoc-c --c_out=$(@D) --proto_path=$(<D) $(<F)
+$(B)/obj/onnx.pb-c.o: $(B)/onnx/onnx.pb-c.c
+	@mkdir -p $(@D)
+	$(call say,CC  )$(CC) $(CPPFLAGS) -I$(B)/onnx $(filter-out $(WARNINGS),$(CFLAGS)) -c -o $@ $<
+$(call object,$(filter-out %/absent.c,$(ONNX_C))): | $(B)/onnx/onnx.pb-c.h
 
 # The texts of the kernel templates, inside segc. kernel_file() finds them by "host/conv.c".
 $(B)/kernel_texts.c: $(KERNEL_FILES) Makefile

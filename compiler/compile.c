@@ -122,8 +122,7 @@ static char *options_text(const Compilation *c)
     return text.length ? text.text + 1 : (char *)"";
 }
 
-/* The model's file, and those that it uses behind it. */
-static char *sources_text(const Compilation *c)
+char *sources_text(const Compilation *c)
 {
     Text text = { .arena = c->arena };
     for (const Tree *tree = c->trees; tree; tree = tree->next) {

@@ -59,8 +59,7 @@ int loc_column(Loc loc)
     return column;
 }
 
-/* Length of the well-formed UTF-8 sequence at text[i], or 0. */
-static int utf8_length(const char *text, size_t i, size_t length)
+int utf8_length(const char *text, size_t i, size_t length)
 {
     unsigned char first = (unsigned char)text[i];
     int more = first < 0x80 ? 0 : first >= 0xC2 && first < 0xE0 ? 1

@@ -23,6 +23,7 @@ enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
     OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION, OPTION_NO_WINOGRAD, OPTION_GEMM, OPTION_WARP_GROUPS,
+    OPTION_EXPORT,
 };
 
 typedef struct {
@@ -48,6 +49,8 @@ static const Option options[] = {
     {OPTION_STOP_AFTER, "stop-after", "PASS", "print the graph after PASS and stop"},
     {OPTION_DUMP, "dump", "DIR", "write the graph after every pass to DIR/NN-PASS.ir"},
     {OPTION_DOT, "dot", NULL, "print the model's graph for Graphviz"},
+    {OPTION_EXPORT, "export", "FILE", "write the network with the weights of -m to FILE, as ONNX"},
+    {'m', "weights", "FILE", "the weights for --export: a safetensors file"},
     {OPTION_EMIT_SOURCE, "emit-source", "DIR", "write the kernels' sources to DIR"},
     {OPTION_DIAGNOSTICS, "diagnostics", "FORM", "of messages: text (default) or json"},
     {OPTION_HELP_OPS, "help-ops", NULL, "print the reference of the operators"},
@@ -59,7 +62,7 @@ enum { N_OPTIONS = sizeof options / sizeof options[0] };
 
 typedef struct {
     Compilation c;
-    const char *output, *emit_source;
+    const char *output, *emit_source, *export, *weights;
     bool check, dot;
     void (*print)(void);   /* --help and its like: nothing else is done */
     int summary_batch;     /* 0: no summary */
@@ -69,8 +72,9 @@ static void print_help(void)
 {
     puts("Usage: segc [OPTION]... MODEL.seg\n"
          "       segc fmt [--check] MODEL.seg...\n"
+         "       segc import MODEL.onnx [-o MODEL.seg]     (segc import --help)\n"
          "Compiles a segmentation network to a plan that segrun trains and runs; fmt rewrites models\n"
-         "in the one style.\n");
+         "in the one style; import brings networks in from ONNX.\n");
     for (int i = 0; i < N_OPTIONS; i++) {
         const Option *option = &options[i];
         char name[64], letter[8] = "    ";
@@ -88,7 +92,7 @@ static void print_help(void)
 
 static void print_version(void)
 {
-    printf("segc 0.1 (plan version %d)\n", PLAN_VERSION);
+    printf("segc " SEGC_VERSION " (plan version %d)\n", PLAN_VERSION);
 }
 
 static void print_reference(void)
@@ -209,6 +213,8 @@ static int set_option(Command *command, int value, char *text)
         break;
     }
     case OPTION_EXPLAIN: c->explain = true; break;
+    case OPTION_EXPORT: command->export = text; break;
+    case 'm': command->weights = text; break;
     case OPTION_EMIT_SOURCE: command->emit_source = text; break;
     case OPTION_CHECK: command->check = true; break;
     case OPTION_DIAGNOSTICS:
@@ -251,6 +257,9 @@ static int read_options(Command *command, int argc, char **argv)
         return usage("no model given");
     if (optind + 1 < argc)
         return usage("one model at a time, got '%s' and '%s'", argv[optind], argv[optind + 1]);
+    if (!command->export != !command->weights)
+        return usage(command->export ? "--export needs the weights: -m FILE"
+                                     : "-m goes with --export");
     command->c.path = argv[optind];
     return EXIT_FINE;
 }
@@ -336,13 +345,17 @@ static int run_command(Command *command)
         command->print();
         return EXIT_FINE;
     }
-    if (command->check || command->dot || command->summary_batch) {
+    if (command->check || command->dot || command->summary_batch || command->export) {
         Graph *model = read_model(c);
+        if (model && command->export && export_onnx(c, model, command->weights, command->export)
+            && !c->json)
+            printf("%s\n", command->export);
         if (model && command->dot)
             graph_dot(model, stdout);
         if (model && command->summary_batch)
             print_summary(model, command->summary_batch, stdout);
-        if (!model || (!command->output && !command->emit_source && !c->explain))
+        if (!model || c->errors || c->environment
+            || (!command->output && !command->emit_source && !c->explain))
             return exit_code(c);
         Compilation again = {.arena = c->arena, .path = c->path, .defines = c->defines,
                              .n_defines = c->n_defines, .include_dirs = c->include_dirs,
@@ -384,8 +397,10 @@ static int compile_command(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    bool format = argc > 1 && !strcmp(argv[1], "fmt");
-    int code = format ? format_command(argc - 1, argv + 1) : compile_command(argc, argv);
+    const char *word = argc > 1 ? argv[1] : "";
+    int code = !strcmp(word, "fmt") ? format_command(argc - 1, argv + 1)
+        : !strcmp(word, "import") ? import_command(argc - 1, argv + 1)
+        : compile_command(argc, argv);
     if (fflush(stdout) || ferror(stdout)) {
         fprintf(stderr, "segc: error: cannot write the output: %s\n", strerror(errno));
         code = EXIT_ENVIRONMENT;

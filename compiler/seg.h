@@ -23,6 +23,8 @@
 
 #include "../runtime/plan.h"
 
+#define SEGC_VERSION "0.1"
+
 /* ---- arena.c --------------------------------------------------------------------------------- */
 
 typedef struct Arena Arena;
@@ -100,6 +102,8 @@ void error_system(Compilation *, const char *hint, const char *format, ...)
 /* An error of ours: prints and aborts. */
 _Noreturn void bug(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int loc_line(Loc), loc_column(Loc);                     /* from 1 */
+/* Length of the well-formed UTF-8 sequence at text[i], or 0. */
+int utf8_length(const char *text, size_t i, size_t length);
 
 /* ---- graph.c --------------------------------------------------------------------------------- */
 
@@ -369,10 +373,20 @@ void print_summary(const Graph *model, int batch, FILE *);
 void print_explain(const Graph *program, FILE *);
 void print_ops(FILE *);                        /* docs/language.md's operator reference */
 
+/* ---- onnx/ ----------------------------------------------------------------------------------- */
+
+/* `segc --export`: the program predict with its weights as an ONNX file, written atomically. False
+ * after an error. export.c */
+bool export_onnx(Compilation *, Graph *model, const char *weights, const char *path);
+/* `segc import MODEL.onnx`: the command line behind "segc"; gives the exit code. import.c */
+int import_command(int argc, char **argv);
+
 /* ---- compile.c ------------------------------------------------------------------------------- */
 
 /* The whole pipeline: one table of passes, one loop that runs, verifies, times and dumps them.
  * Gives NULL after user errors, or when stop_after ended it. */
 Plan *compile(Compilation *);
+/* The model's file, and those that it uses behind it. */
+char *sources_text(const Compilation *);
 
 #endif

@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "run.h"
+#include "files.h"
 
 static void make_printable(char *text)
 {

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "run.h"
+#include "files.h"
 
 /* ---- reading --------------------------------------------------------------------------------- */
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "run.h"
+#include "files.h"
 
 /* ---- initial values -------------------------------------------------------------------------- */
 

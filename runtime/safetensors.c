@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "run.h"
+#include "files.h"
 
 static const size_t MAX_HEADER = 100u << 20;
 enum { MAX_RANK = 8 };

@@ -6,11 +6,7 @@
  *     place of their own are copied.
  *
  * A node is either stored by the group it belongs to, or inlined: every reader computes it again
- * from what it reads. Four fusions, each of which `--no-fuse=` can switch off:
- *   epilogue    a pointwise node joins the group whose result it alone reads;
- *   prologue    a pointwise node that is cheap is inlined in its readers;
- *   statistics  a reduction over the batch joins the group that stores what it sums;
- *   concat      joining and slicing of whole channel blocks is inlined: no copy is made.
+ * from what it reads. Each kind of fusion is a row of `fusions`, which `--no-fuse=` can switch off.
  * The method is that of loop fusion over a graph with anchors, as in Relay (Roesch et al. 2018),
  * with recomputation instead of storing where that moves fewer bytes.
  */
@@ -31,18 +27,26 @@ typedef struct {
     int *seen, search;       /* by the search of that number */
 } Fusion;
 
-static bool fusion_on(const Fusion *f, const char *fusion)
+const FusionFacts fusions[] = {
+    { "epilogue", "a pointwise operator joins the kernel whose result it alone reads" },
+    { "prologue", "a cheap pointwise operator is computed by the kernels that read it" },
+    { "statistics", "batch norm's moments are taken where their tensor is made" },
+    { "sums", "so are other sums over the batch: of batch norm's and biases' gradients" },
+    { "concat", "joins and slices of whole channel blocks are read in place: no copy" },
+    { "adam", "on CUDA, Adam packs the convolutions' weights for the next step" },
+};
+const int n_fusions = sizeof fusions / sizeof *fusions;
+
+bool fusion_on(const Compilation *c, const char *fusion)
 {
-    const char *list = f->graph->compilation->no_fuse;
+    const char *list = c->no_fuse;
+    size_t length = strlen(fusion);
     if (!list)
         return true;
-    if (!*list)
-        return false;
-    size_t length = strlen(fusion);
     for (const char *at = list; (at = strstr(at, fusion)); at += length)
         if ((at == list || at[-1] == ',') && (at[length] == ',' || at[length] == '\0'))
             return false;
-    return true;
+    return *list != '\0';
 }
 
 bool node_pointwise(const Node *node)
@@ -276,7 +280,7 @@ static Node *epilogue_operand(Fusion *f, const Node *node)
 static bool fusion_allows_inlining(const Fusion *f, const Node *node)
 {
     bool move = node->op == OP_CONCAT || node->op == OP_SLICE;
-    return fusion_on(f, move ? "concat" : "prologue");
+    return fusion_on(f->graph->compilation, move ? "concat" : "prologue");
 }
 
 /* ---- reductions ------------------------------------------------------------------------------ */
@@ -314,11 +318,16 @@ static Node *find_root(Node *node)
     return NULL;
 }
 
+static const char *fusion_of_sum(const Node *reduction)
+{
+    return reduction->op == OP_BATCH_MOMENTS ? "statistics" : "sums";
+}
+
 /* The group that stores what this reduction sums, if the reduction can be done with it. */
 static Group *reduction_group(Fusion *f, const Node *node)
 {
     Node *root = find_root(node->inputs[0]);
-    if (!root || !fusion_on(f, "statistics"))
+    if (!root || !fusion_on(f->graph->compilation, fusion_of_sum(node)))
         return NULL;
     Group *group = root->group;
     bool found = false, same_place = true;
@@ -353,7 +362,7 @@ static void fuse_pointwise(Fusion *f, Node *node)
 {
     int branches = node->op == OP_CONCAT ? concat_cost(node).branches
                                          : operands_cost(node, 0).branches;
-    Node *operand = fusion_on(f, "epilogue") ? epilogue_operand(f, node) : NULL;
+    Node *operand = fusion_on(f->graph->compilation, "epilogue") ? epilogue_operand(f, node) : NULL;
     if (operand) {
         Group *group = operand->group;
         group->branches *= branches;
@@ -438,11 +447,11 @@ static const char *reason_of_reader(const Fusion *f, const Group *group, const N
     if (!group->root->shape.batched)
         return "its result is known when the whole batch is done";
     if (node_reduces_batch(reader))
-        return fusion_on(f, "statistics") ? "its reduction reads what comes later"
-                                          : "statistics are switched off";
+        return fusion_on(f->graph->compilation, fusion_of_sum(reader))
+                   ? "its reduction reads what comes later" : "this fusion is switched off";
     if (!node_pointwise(reader))
         return "its reader needs more than one element for each of its own";
-    if (!fusion_on(f, "epilogue"))
+    if (!fusion_on(f->graph->compilation, "epilogue"))
         return "epilogues are switched off";
     if (!group_has_epilogue(group))
         return "its kernel takes no epilogue";

@@ -45,7 +45,7 @@ static bool is_packed_weight(const Graph *graph, const Group *group, ConvCudaLow
 bool adam_packs(const Graph *graph, const Group *group)
 {
     ConvCudaLowering own, other;
-    if (!is_packed_weight(graph, group, &own))
+    if (!is_packed_weight(graph, group, &own) || !fusion_on(graph->compilation, "adam"))
         return false;
     for (int i = 0; i < group->id; i++) {
         const Group *before = graph->groups[i];

@@ -14,8 +14,6 @@
 
 static const char passes[] = "build infer specialise simplify differentiate tidy fuse order place";
 
-static const char fusions[] = "epilogue prologue statistics concat"; /* fuse.c */
-
 enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT };
 static const char all_targets[] = "host,cuda", all_precisions[] = "fp32,tf32,bf16";
 
@@ -85,8 +83,10 @@ static void print_help(void)
                  option->argument && !may ? " " : "", option->argument ? option->argument : "");
         printf("  %-28s %s\n", name, option->text);
     }
-    printf("\nPasses for --stop-after: %s.\nFusions for --no-fuse: %s.", passes, fusions);
-    puts("\nExit status: 0 fine, 1 errors in the model, 2 wrong usage, 3 the environment.\n"
+    printf("\nPasses for --stop-after: %s.\nFusions for --no-fuse=LIST, with commas:\n", passes);
+    for (int i = 0; i < n_fusions; i++)
+        printf("  %-12s %s\n", fusions[i].name, fusions[i].text);
+    puts("Exit status: 0 fine, 1 errors in the model, 2 wrong usage, 3 the environment.\n"
          "The language: docs/language.md. Example: segc models/unet.seg -D width=16 -o unet.plan");
 }
 
@@ -168,9 +168,12 @@ static int set_precision(Compilation *c, const char *list)
 
 static int set_no_fuse(Compilation *c, const char *list)
 {
-    const char *unknown = list ? unknown_word(c, list, fusions) : NULL;
+    Text names = {.arena = c->arena};
+    for (int i = 0; i < n_fusions; i++)
+        text_printf(&names, "%s%s", i ? ", " : "", fusions[i].name);
+    const char *unknown = list ? unknown_word(c, list, names.text) : NULL;
     c->no_fuse = list ? list : "";
-    return unknown ? usage("--no-fuse: no fusion is called '%s'; there are %s", unknown, fusions)
+    return unknown ? usage("--no-fuse: no fusion is called '%s'; there are %s", unknown, names.text)
                    : EXIT_FINE;
 }
 

@@ -112,7 +112,8 @@ static bool is_plain_result(const Graph *graph, const Node *node)
 /* Are packed weights there until parameters change, so that they need not be packed in every run? */
 static bool keeps_packed(const Graph *graph)
 {
-    return graph->program != PROGRAM_TRAIN || graph->target->keeps_packed;
+    return graph->program != PROGRAM_TRAIN
+        || (graph->target->keeps_packed && fusion_on(graph->compilation, "adam"));
 }
 
 static Node *named_source(const Graph *graph, const char *name)

@@ -309,6 +309,11 @@ bool node_reduces_batch(const Node *);
 /* Calls visit for every stored node the group reads, once or more. */
 void group_visit_leaves(const Group *, void (*visit)(void *context, Node *leaf), void *context);
 const char *group_part(const Group *, const Node *member); /* what it is there, in words */
+/* What --no-fuse can switch off one by one. */
+typedef struct { const char *name, *text; } FusionFacts;
+extern const FusionFacts fusions[];
+extern const int n_fusions;
+bool fusion_on(const Compilation *, const char *fusion);
 void fuse(Graph *);
 void order(Graph *);
 void place(Graph *);

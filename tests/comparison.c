@@ -498,20 +498,18 @@ static bool run_program(Running *running, Program program, const Graph *graph,
 }
 
 /* The fused and the unfused plan of a case, and one for each single fusion that is off. */
-enum { N_VARIANTS = 6 };
-static const char *const variant_fusions[N_VARIANTS] = {NULL,       "",           "epilogue",
-                                                        "prologue", "statistics", "concat"};
+enum { MAX_VARIANTS = 16 };
 typedef struct { const char *no_fuse; Plan *plan; Executor *executor; } Variant;
 
 static int variant_count(const Case *test)
 {
-    return test->each_fusion ? N_VARIANTS : test->fused_only ? 1 : 2;
+    return test->each_fusion ? 2 + n_fusions : test->fused_only ? 1 : 2;
 }
 
 static bool open_variants(const Case *test, Device *device, Variant *variants, Outcome *outcome)
 {
     for (int i = 0; i < variant_count(test); i++)
-        variants[i] = (Variant){.no_fuse = variant_fusions[i]};
+        variants[i] = (Variant){.no_fuse = i == 0 ? NULL : i == 1 ? "" : fusions[i - 2].name};
     for (int i = 0; i < variant_count(test); i++) {
         Error error = {0};
         Case variant = *test;
@@ -557,7 +555,7 @@ enum { SEEDS = 6 };
 
 bool compare_case(const Case *given, Device *device, Outcome *outcome)
 {
-    Variant variants[N_VARIANTS];
+    Variant variants[MAX_VARIANTS];
     Case on_device = *given;
     const Case *test = &on_device;
     on_device.target = device->target;

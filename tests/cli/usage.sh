@@ -34,6 +34,8 @@ ok "segc --version" "$segc" --version
 fails 2 "segc alone" "$segc"
 fails 2 "segc with an unknown option" "$segc" --nonsense x.seg
 fails 2 "a pass that does not exist" "$segc" --stop-after dream "$root/models/unet.seg"
+fails 2 "a fusion that does not exist" "$segc" --no-fuse=concat,dream "$root/models/unet.seg"
+says "lists those that do" "no fusion is called 'dream'; there are epilogue, prologue, statistics,"
 ok "segc --help-ops" "$segc" --help-ops
 "$segc" --help-ops >ops.md 2>/dev/null
 contains() { [[ $(<"$1") == *"$(<"$2")"* ]]; }

@@ -142,7 +142,8 @@ static bool is_listed(const char *list, const char *name, size_t length)
     return false;
 }
 
-/* "host" is asked for by --target host; "cuda-bf16" by --target cuda --precision bf16. */
+/* "host", which is float32, is asked for by --target host; "host-bf16" by --target host
+ * --precision bf16; "cuda-bf16" by --target cuda --precision bf16. */
 static bool target_wanted(const Compilation *c, const Target *target)
 {
     const char *dash = strchr(target->name, '-');

@@ -11,13 +11,24 @@
 
 /* ---- loads ----------------------------------------------------------------------------------- */
 
+static const char *element_name(const Node *node)
+{
+    return node->element == TYPE_U8 ? "uint8_t" : node->element == TYPE_BF16 ? "bf16" : "float";
+}
+
+/* Behind load16 and store16 of a blocked tensor's elements. */
+static const char *element_suffix(const Node *node)
+{
+    return node->element == TYPE_BF16 ? "_bf16" : "";
+}
+
 /* `const float *pK` to a batched tensor's element (n, block, h, w) of the row; K is returned. */
 static int leaf_pointer(Row *row, const Node *node, Place at)
 {
     Emission *e = row->e;
     int buffer = emission_buffer(e, node_buffer(node));
     int k = row->counter++;
-    const char *type = node->type == TYPE_U8 ? "uint8_t" : "float";
+    const char *type = element_name(node);
     bool one_pixel = at.one_pixel || (node->shape.dims[1] == 1 && node->shape.dims[2] == 1);
     int size = emission_size(e, node->block ? channel_blocks(e, node) : node->shape.dims[0]);
     text_printf(&row->before, "%sconst int64_t c%d = a->sizes[%d];\n", row->indent, k, size);
@@ -51,7 +62,7 @@ static Value load_leaf(Row *row, Node *node, Place at)
     Text *text = one_pixel ? &row->before : &row->inside;
     const char *i = one_pixel ? "0" : "i", *kind = node->type == TYPE_U8 ? "u8" : "f32";
     if (node->block) {
-        text_printf(text, "load16(p%d + 16 * %s);\n", k, i);
+        text_printf(text, "load16%s(p%d + 16 * %s);\n", element_suffix(node), k, i);
         return value;
     }
     text_printf(text, "load_plain_%s(p%d + %s, ", kind, k, i);
@@ -91,8 +102,11 @@ static void read_body(Row *row, void *context)
     Place here = { "cb", false };
     if (node->stored && node->block) { /* as it lies in memory */
         int k = leaf_pointer(row, node, here);
-        text_printf(&row->inside, "%smemcpy(out, p%d, (size_t)count * 16 * sizeof *out);\n",
-                    row->indent, k);
+        if (node->element == TYPE_BF16)
+            text_printf(&row->inside, "%swiden_bf16(p%d, count, out);\n", row->indent, k);
+        else
+            text_printf(&row->inside, "%smemcpy(out, p%d, (size_t)count * 16 * sizeof *out);\n",
+                        row->indent, k);
         return;
     }
     declare_lanes(row, node);
@@ -134,7 +148,8 @@ static void store_root(Row *row, Node *root, const char *value)
     }
     int k = leaf_pointer(row, root, (Place){ "cb", false });
     if (root->block) {
-        text_printf(in, "%s    store16((float *)p%d + 16 * i, ", row->indent, k);
+        text_printf(in, "%s    store16%s((%s *)p%d + 16 * i, ", row->indent, element_suffix(root),
+                    element_name(root), k);
         masked(in, root, value);
         text_printf(in, ");\n");
         return;
@@ -229,6 +244,16 @@ static void take_raw_value(Row *row, const Node *anchor, Place here)
     remember(row, anchor, here, raw);
 }
 
+/* Sums are of what is stored, which in bf16 is not what was computed. */
+static Value as_stored(Row *row, Node *root, Value value, Place here)
+{
+    if (!root->block || root->element != TYPE_BF16)
+        return value;
+    Value rounded = new_value(row, false);
+    text_printf(&row->inside, "rounded16(%s);\n", value.name);
+    return remember(row, root, here, rounded);
+}
+
 static void write_body(Row *row, void *context)
 {
     Group *group = context;
@@ -244,6 +269,8 @@ static void write_body(Row *row, void *context)
         take_raw_value(row, group->anchor, here);
     if (!sum_only)
         value = root_value(row, group->root, here);
+    if (!sum_only && n_reductions)
+        value = as_stored(row, group->root, value, here);
     for (int r = 0; r < n_reductions; r++) {
         accumulate(row, reductions[r], first);
         first += accumulators_of(reductions[r]);

@@ -15,6 +15,7 @@
 
 const Target targets[] = {
     { "host", 16, TYPE_F32, false, "host", ".c", host_prelude, host_temporaries, host_lower },
+    { "host-bf16", 16, TYPE_BF16, false, "host", ".c", host_prelude, host_temporaries, host_lower },
     { "cuda-fp32", 8, TYPE_F32, true, "cuda", ".cu", cuda_prelude, cuda_temporaries, cuda_lower },
     { "cuda-tf32", 8, TYPE_F32, true, "cuda", ".cu", cuda_prelude, cuda_temporaries, cuda_lower },
     { "cuda-bf16", 8, TYPE_BF16, true, "cuda", ".cu", cuda_prelude, cuda_temporaries, cuda_lower },

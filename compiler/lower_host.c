@@ -185,8 +185,8 @@ static void lower_adam(Lowering *l)
 
 char *host_prelude(const Target *target, Arena *arena)
 {
-    (void)target;
-    return (char *)arena_printf(arena, "%s%s", kernel_file("host/prelude.h"),
+    const char *bf16 = target->stored == TYPE_BF16 ? kernel_file("host/bf16.h") : "";
+    return (char *)arena_printf(arena, "%s%s%s", kernel_file("host/prelude.h"), bf16,
                                 kernel_file("host/conv_tiles.h"));
 }
 

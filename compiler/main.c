@@ -36,7 +36,7 @@ static const Option options[] = {
     {'D', "define", "NAME=VALUE", "set a param of the model"},
     {'I', "include", "DIR", "look in DIR too for files that `use` names"},
     {OPTION_TARGET, "target", "LIST", "of host,cuda (default both)"},
-    {OPTION_PRECISION, "precision", "LIST", "on CUDA, of fp32,tf32,bf16 (default all; the host: fp32)"},
+    {OPTION_PRECISION, "precision", "LIST", "of fp32,tf32,bf16 (default all; the host: fp32 always, bf16)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
     {OPTION_NO_WINOGRAD, "no-winograd", NULL, "on the host, 3x3 convolutions the direct way too"},
     {OPTION_WARP_GROUPS, "warp-groups", NULL, "more launches to tune: wgmma, which no GPU has run yet"},

@@ -64,9 +64,9 @@ Device *device_open(const DeviceOptions *options, Error *error)
     else if (strcmp(name, "cpu") != 0)
         fail(error, EXIT_USAGE, "it is one of auto, cpu, cuda, cuda:N", "unknown device '%s'",
              name);
-    else if (options->precision && strcmp(options->precision, "fp32") != 0)
+    else if (options->precision && strcmp(options->precision, "tf32") == 0)
         fail(error, EXIT_USAGE, "leave --precision out, or use -d cuda",
-             "the cpu computes in fp32, not in %s", options->precision);
+             "the cpu computes in fp32 or bf16, not in tf32");
     else
         return device_host_open(options, error);
     return NULL;

@@ -154,6 +154,14 @@ static const char *vector_name(void)
          : strstr(cpu, " asimd") ? "NEON" : "plain C";
 }
 
+/* How products of bf16 are computed, as words of the description. */
+static const char *bf16_words(void)
+{
+    char cpu[16384];
+    system_cpu(cpu, sizeof cpu);
+    return strstr(cpu, " avx512_bf16") ? ", bf16" : ", bf16 by float instructions";
+}
+
 static void close_host(Device *device)
 {
     HostDevice *host = (HostDevice *)device;
@@ -172,8 +180,9 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
      * other programs run, spinning for longer makes a step several times slower. */
     setenv("GOMP_SPINCOUNT", "10000", 0);
     int threads = choose_threads(options);
+    bool bf16 = options->precision && strcmp(options->precision, "bf16") == 0;
     host->base = (Device){
-        .target = "host", .scratch_copies = threads, .options = *options, .close = close_host,
+        .target = bf16 ? "host-bf16" : "host", .scratch_copies = threads, .options = *options, .close = close_host,
         .build = build, .unload = unload, .available = available, .allocate = allocate,
         .release = release, .upload = copy, .download = copy, .run = run,
         .synchronise = synchronise, .ceiling = ceiling,
@@ -185,7 +194,7 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
     }
     const char *name = strrchr(host->compiler.program, '/');
     snprintf(host->base.description, sizeof host->base.description,
-             "cpu: %d thread%s, %s, %.60s (%s)", threads, threads == 1 ? "" : "s", vector_name(),
-             name ? name + 1 : host->compiler.program, host->compiler.version);
+             "cpu: %d thread%s, %s%s, %.60s (%s)", threads, threads == 1 ? "" : "s", vector_name(),
+             bf16 ? bf16_words() : "", name ? name + 1 : host->compiler.program, host->compiler.version);
     return &host->base;
 }

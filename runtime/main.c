@@ -28,7 +28,7 @@
     CHOICE('d', "device", "auto|cpu|cuda|cuda:N", "auto", device, \
            "where the network runs; auto: cuda where a GPU can be used, else cpu"), \
     CHOICE(0, "precision", "fp32|tf32|bf16", NULL, precision, \
-           "of cuda (default: tf32, or what plan and GPU have)"), \
+           "default: fp32 on the cpu, which has bf16 too; on cuda tf32, or what plan and GPU have"), \
     FLAG(0, "trust", trust, "run a plan that another user made; a plan holds C that runs as you")
 #define DEVICE_OPTIONS \
     GPU_OPTIONS, \

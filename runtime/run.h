@@ -48,7 +48,7 @@ int64_t plan_arguments_bytes(const PlanStep *);
 typedef struct Device Device;
 typedef struct {
     const char *name;           /* auto cpu cuda cuda:N */
-    const char *precision;      /* of cuda: fp32 tf32 bf16; NULL: what plan and GPU have */
+    const char *precision;      /* fp32 bf16, on cuda tf32; NULL: fp32, or what plan and GPU have */
     const Plan *plan;           /* what it is for: auto looks which kernels there are; NULL: cpu */
     int threads;                /* of the cpu; 0: OMP_NUM_THREADS, else all */
     bool verbose;               /* details through `say` */

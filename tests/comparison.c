@@ -129,7 +129,7 @@ static void open_compilation(Compilation *c, const Case *test, const char *path,
     const char *target = target_of(test), *precision = strchr(target, '-');
     *c = (Compilation){
         .arena = arena_open(), .path = path, .precision = precision ? precision + 1 : "fp32",
-        .targets = precision ? "cuda" : "host",
+        .targets = strncmp(target, "host", 4) == 0 ? "host" : "cuda",
         .no_fuse = test->no_fuse, .winograd = test->winograd, .warp_groups = true,
         .input_gradients = !test->plain_inputs, .messages = messages,
     };

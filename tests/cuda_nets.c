@@ -31,6 +31,7 @@ static const Mode modes[] = {
     {"cuda-fp32", false, 1e-4, 1e-5, 3, 1e-5, 5e-3},
     {"cuda-tf32", true, 1.5e-2, 4e-3, 3, 1e-4, 5e-3},
     {"cuda-bf16", true, 0.15, 4e-2, 3, 1e-3, 2e-2},
+    {"host-bf16", true, 0.15, 4e-2, 3, 1e-3, 2e-2},
 };
 enum { N_MODES = sizeof modes / sizeof *modes };
 /* Those that run without `all`: ResNet34-U-Net has 24 million parameters at any size of its pictures,
@@ -136,7 +137,7 @@ int cuda_nets(const CudaCases *wanted)
     char folder[SMOOTH_FOLDER];
     judge(write_smooth_models(folder), "models", "smooth", "cannot be written");
     for (int i = 0; i < N_MODES; i++)
-        if (!wanted->target || strcmp(modes[i].target, wanted->target) == 0)
+        if (cuda_mode_wanted(wanted, modes[i].target))
             run_mode(wanted, &modes[i], folder);
     remove_smooth_models(folder);
     printf("%d passed, %d failed\n", passed, failed);

@@ -24,6 +24,7 @@ static const Mode modes[] = {
     {"cuda-fp32", 1, 1, false, 0, 0},
     {"cuda-tf32", 0, 1, true, 1e-3, 5e-3},
     {"cuda-bf16", 1, 1, true, 1e-2, 5e-2},
+    {"host-bf16", 1, 1, true, 1e-2, 5e-2},
 };
 enum { N_MODES = sizeof modes / sizeof *modes, MAX_MODELS = 16 };
 
@@ -100,12 +101,24 @@ static void run_model(Running *running, int row, int number, double *worst)
     judge(running, ok, row, number, &test, &outcome);
 }
 
+/* Is `name` in a comma list? */
+static bool is_listed(const char *list, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == 0))
+            return true;
+    return false;
+}
+
 /* Models of a row that are wanted. */
 static int count_models(const Running *running, const OpRow *row)
 {
     const CudaCases *wanted = running->wanted;
     int models = has_products(row) ? running->mode->products : running->mode->models;
-    if (models == 0 || row->rule == WINOGRAD || (wanted->name && strcmp(row->op, wanted->name) != 0))
+    bool cuda = strncmp(running->mode->target, "cuda", 4) == 0;
+    if (models == 0 || (row->rule == WINOGRAD && cuda)
+        || (wanted->name && !is_listed(wanted->name, row->op)))
         return 0;
     return wanted->all || wanted->model >= 0 || row->models < models ? row->models : models;
 }
@@ -175,12 +188,17 @@ static void print_count(const Running *running)
     fflush(stdout);
 }
 
+bool cuda_mode_wanted(const CudaCases *wanted, const char *target)
+{
+    return wanted->target ? strcmp(target, wanted->target) == 0 : strncmp(target, "cuda", 4) == 0;
+}
+
 int cuda_ops(const CudaCases *wanted)
 {
     Running running = {.wanted = wanted, .start = now()};
     for (int i = 0; i < N_MODES; i++) {
         Error error = {0};
-        if (wanted->target && strcmp(modes[i].target, wanted->target) != 0)
+        if (!cuda_mode_wanted(wanted, modes[i].target))
             continue;
         double start = now();
         running.mode = &modes[i];

@@ -2,9 +2,9 @@
  * segrun's. `make gpu` builds it and bench/gpu.sh uses it.
  *
  *   segbench PLAN [OTHER.plan...] [-d DEVICE] [-p PRECISION] [-P PROGRAM] [-b N] [-n TIMINGS]
- *            [-k] [-s] [-j FILE] [-1] [-T] [-B] [-v]
+ *            [-k] [-s] [-j FILE] [-t TRACE] [-1] [-T] [-B] [-v]
  *
- * -k profile by kernels, -s by steps, -1 one line of text only, -T no tuning, -B only build the
+ * -k profile by kernels, -s by steps, -t for Perfetto, -1 one line of text only, -T no tuning, -B only build the
  * kernels; the rest is as in `segrun bench --help`.
  */
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 
 typedef struct {
     const char *paths[BENCH_PLANS]; int n_paths;
-    const char *device, *precision, *program, *json;
+    const char *device, *precision, *program, *json, *trace;
     int batch, runs;
     bool kernels, steps, line, untuned, build_only, verbose;
 } Wanted;
@@ -24,7 +24,7 @@ static int usage(void)
 {
     fprintf(stderr, "usage: segbench PLAN [OTHER.plan...] [-d DEVICE] [-p PRECISION]\n"
                     "                [-P PROGRAM] [-b N] [-n TIMINGS] [-k] [-s] [-j FILE]\n"
-                    "                [-1] [-T] [-B] [-v]\n");
+                    "                [-t TRACE] [-1] [-T] [-B] [-v]\n");
     return EXIT_USAGE;
 }
 
@@ -32,7 +32,7 @@ static bool parse(int argc, char **argv, Wanted *wanted)
 {
     int letter;
     *wanted = (Wanted){ .device = "auto", .program = "train", .batch = 2 };
-    while ((letter = getopt(argc, argv, "d:p:P:b:n:ksj:1TBv")) != -1)
+    while ((letter = getopt(argc, argv, "d:p:P:b:n:ksj:t:1TBv")) != -1)
         switch (letter) {
         case 'd': wanted->device = optarg; break;
         case 'p': wanted->precision = optarg; break;
@@ -42,6 +42,7 @@ static bool parse(int argc, char **argv, Wanted *wanted)
         case 'k': wanted->kernels = true; break;
         case 's': wanted->steps = true; break;
         case 'j': wanted->json = optarg; break;
+        case 't': wanted->trace = optarg; break;
         case '1': wanted->line = true; break;
         case 'T': wanted->untuned = true; break;
         case 'B': wanted->build_only = true; break;
@@ -86,13 +87,14 @@ static bool open_plan(Bench *bench, const Wanted *wanted, int number, Opened *op
 static bool measure(Bench *bench, const Wanted *wanted, Opened *opened, Error *error)
 {
     *bench = (Bench){ .batch = wanted->batch, .runs = wanted->runs,
-                      .profile = wanted->kernels || wanted->steps };
+                      .profile = wanted->kernels || wanted->steps || wanted->trace };
     for (int i = 0; i < wanted->n_paths; i++)
         if (!open_plan(bench, wanted, i, &opened[i], error))
             return false;
     return wanted->build_only
         || (bench_measure(bench, error)
-            && (!wanted->json || bench_write_json(bench, wanted->json, error)));
+            && (!wanted->json || bench_write_json(bench, wanted->json, error))
+            && (!wanted->trace || bench_write_trace(bench, wanted->trace, error)));
 }
 
 static bool print(const Bench *bench, const Wanted *wanted, Error *error)
@@ -105,7 +107,7 @@ static bool print(const Bench *bench, const Wanted *wanted, Error *error)
     }
     printf("%s\n", device_describe(bench->device));
     bench_print(bench, stdout);
-    return !bench->profile || bench_print_profile(bench, wanted->steps, stdout, error);
+    return !(wanted->kernels || wanted->steps) || bench_print_profile(bench, wanted->steps, stdout, error);
 }
 
 int main(int argc, char **argv)

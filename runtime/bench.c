@@ -41,7 +41,7 @@ static bool open_first(BenchCommand *command, Error *error)
         return false;
     command->bench = (Bench){
         .device = session->device, .batch = (int)options->batch, .seed = options->seed,
-        .runs = options->runs, .profile = options->profile || options->steps,
+        .runs = options->runs, .profile = options->profile || options->steps || options->trace,
         .tick = show_timed, .context = &session->progress,
     };
     return add_plan(command, session, error);
@@ -72,13 +72,15 @@ static bool bench_plans(BenchCommand *command, Error *error)
     progress_start(&command->session.progress, 0);
     bool measured = bench_measure(bench, error);
     progress_clear(&command->session.progress);
-    if (!measured || (options->json && !bench_write_json(bench, options->json, error)))
+    if (!measured || (options->json && !bench_write_json(bench, options->json, error))
+        || (options->trace && !bench_write_trace(bench, options->trace, error)))
         return false;
     if (options->json && strcmp(options->json, "-") == 0)
         return true;
     printf("%s\n", device_describe(bench->device));
     bench_print(bench, stdout);
-    return !bench->profile || bench_print_profile(bench, options->steps, stdout, error);
+    bool tables = options->profile || options->steps;
+    return !tables || bench_print_profile(bench, options->steps, stdout, error);
 }
 
 int command_bench(const Options *options)

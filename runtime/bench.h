@@ -4,6 +4,7 @@
  *   bench_measure.c  warm-up; plans in turn (A B A B ...); the machine's ceiling before, between,
  *                    after; the times of each step
  *   bench_report.c   the same numbers as text and as JSON
+ *   bench_trace.c    the profile's runs as a trace
  *
  * Inputs are random, weights the initial ones of a seed. Floating-point operations and bytes are
  * the plan's: what the steps need by definition (a multiply and its add count two, every operand
@@ -16,6 +17,8 @@
 
 #include "run.h"
 
+enum { BENCH_PLANS = 4, BENCH_CEILINGS = 64, BENCH_PROFILE_RUNS = 3 };
+
 /* A plan that takes part. */
 typedef struct {
     const char *path;
@@ -26,11 +29,11 @@ typedef struct {
     int inner;                  /* runs in one timing: short programs are timed several at once */
     double *times;              /* seconds a run, of each timing */
     double *step_times;         /* seconds of each of the program's steps; NULL: no profile */
+    double *run_times;          /* the same of each of the profile's runs */
+    double run_begins[BENCH_PROFILE_RUNS], run_seconds[BENCH_PROFILE_RUNS];
     double flops, bytes;        /* of a run; without the steps that it needs once only */
     double memory;              /* bytes on the device */
 } BenchPlan;
-
-enum { BENCH_PLANS = 4, BENCH_CEILINGS = 64 };
 
 typedef struct {
     /* the caller's */
@@ -87,5 +90,10 @@ bool bench_print_profile(const Bench *, bool steps, FILE *, Error *);
 void bench_print_line(const Bench *, FILE *);
 /* "-": standard output. */
 bool bench_write_json(const Bench *, const char *path, Error *);
+
+/* ---- bench_trace.c --------------------------------------------------------------------------- */
+
+/* Of the profile's runs: a process a plan, an event a run and, below it, one a step. */
+bool bench_write_trace(const Bench *, const char *path, Error *);
 
 #endif

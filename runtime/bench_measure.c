@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_TIMES = 10000, LEAST_TIMES = 5, WARM_RUNS = 3, PROFILE_RUNS = 3, MAX_INNER = 1000 };
+enum { MAX_TIMES = 10000, LEAST_TIMES = 5, WARM_RUNS = 3, MAX_INNER = 1000 };
 static const double DEFAULT_SECONDS = 3, TIMING_SECONDS = 0.01, CEILING_SECONDS = 0.5,
                     WARM_SECONDS = 0.2; /* clocks rise under load */
 
@@ -154,22 +154,32 @@ static bool time_plans(Bench *bench, Error *error)
     return true;
 }
 
+static bool profile_run(const Bench *bench, BenchPlan *plan, int number, Error *error)
+{
+    int n = plan->program->n_steps;
+    double *kept = plan->run_times + (size_t)number * (size_t)n;
+    plan->run_begins[number] = now();
+    if (!run(bench, plan, 1, &plan->run_seconds[number], error))
+        return false;
+    if (n > 0)
+        memcpy(kept, executor_step_times(plan->executor), (size_t)n * sizeof *kept);
+    for (int i = 0; i < n; i++)
+        plan->step_times[i] = number == 0 ? kept[i] : fmin(plan->step_times[i], kept[i]);
+    return true;
+}
+
 /* The least of a few runs: what disturbs a step makes it longer. */
 static bool profile(const Bench *bench, BenchPlan *plan, Error *error)
 {
-    int n = plan->program->n_steps;
-    plan->step_times = calloc((size_t)n + 1, sizeof *plan->step_times);
-    if (!plan->step_times)
+    size_t n = (size_t)plan->program->n_steps + 1;
+    plan->step_times = calloc(n, sizeof *plan->step_times);
+    plan->run_times = calloc(BENCH_PROFILE_RUNS * n, sizeof *plan->run_times);
+    if (!plan->step_times || !plan->run_times)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the profile");
     executor_profile(plan->executor, true);
     bool fine = true;
-    for (int k = 0; fine && k < PROFILE_RUNS; k++) {
-        double seconds;
-        fine = run(bench, plan, 1, &seconds, error);
-        const double *times = executor_step_times(plan->executor);
-        for (int i = 0; fine && i < n; i++)
-            plan->step_times[i] = k == 0 ? times[i] : fmin(plan->step_times[i], times[i]);
-    }
+    for (int k = 0; fine && k < BENCH_PROFILE_RUNS; k++)
+        fine = profile_run(bench, plan, k, error);
     executor_profile(plan->executor, false);
     return fine;
 }
@@ -231,7 +241,8 @@ void bench_close(Bench *bench)
     for (int i = 0; i < bench->n_plans; i++) {
         free(bench->plans[i].times);
         free(bench->plans[i].step_times);
-        bench->plans[i].times = bench->plans[i].step_times = NULL;
+        free(bench->plans[i].run_times);
+        bench->plans[i].times = bench->plans[i].step_times = bench->plans[i].run_times = NULL;
     }
 }
 

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "trace.h"
+
 enum { NAME_WIDTH = 45 };
 
 /* VmHWM: the most memory this process ever had. */
@@ -185,13 +187,9 @@ bool bench_print_profile(const Bench *bench, bool steps, FILE *out, Error *error
 
 static void put_text(FILE *out, const char *key, const char *text)
 {
-    fprintf(out, "\"%s\": \"", key);
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++)
-        if (*c < ' ' || *c == '"' || *c == '\\')
-            fprintf(out, "\\u%04x", *c);
-        else
-            fputc(*c, out);
-    fputs("\", ", out);
+    fprintf(out, "\"%s\": ", key);
+    put_json_text(out, text);
+    fputs(", ", out);
 }
 
 static void put_number(FILE *out, const char *key, double value, const char *behind)

@@ -32,7 +32,7 @@ typedef struct {
     double lr, threshold;
     const char *device, *precision;
     const char *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
-    const char *output, *program, *cache, *json, *flip, *compare;
+    const char *output, *program, *cache, *json, *flip, *compare, *trace, *report;
     bool quiet, verbose, trust, no_tune, profile, steps, force;
 } Options;
 

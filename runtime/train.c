@@ -18,6 +18,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "trace.h"
+
 enum { SUMS = 5 };
 
 typedef struct {
@@ -34,7 +36,49 @@ typedef struct {
     int *samples;            /* copies of a Batch's, for while the next one is written */
     bool *flipped;
     bool stopped;            /* by a signal */
+    Trace *trace;            /* --trace; or NULL */
+    int traced_steps;        /* whose kernels are in it */
 } Training;
+
+/* ---- what --trace shows ---- */
+
+enum { TRACED_STEPS = 5 };
+
+/* What went on since `begin`. Gives the time. */
+static double traced(Training *training, const char *what, double begin)
+{
+    double now = now_seconds();
+    if (training->trace)
+        trace_event(training->trace, 1, 1, what, begin, now - begin);
+    return now;
+}
+
+/* The first steps are profiled: an event a kernel, below the step's. */
+static void traced_step(Training *training, int batch, double begin)
+{
+    const Session *session = &training->session;
+    bool kernels = training->trace && training->traced_steps < TRACED_STEPS;
+    traced(training, "step", begin);
+    if (kernels)
+        trace_run(training->trace, 1, 1,
+                  &(TracedRun){ session->target, plan_program(session->target, "train"), batch,
+                                executor_step_times(session->executor), begin });
+    if (kernels && ++training->traced_steps == TRACED_STEPS)
+        executor_profile(session->executor, false);
+}
+
+static bool open_trace(Training *training, Error *error)
+{
+    const Session *session = &training->session;
+    if (!training->options->trace)
+        return true;
+    training->trace = trace_open(now_seconds(), error);
+    if (!training->trace)
+        return false;
+    trace_track(training->trace, 1, session->plan_path, 1, device_describe(session->device));
+    executor_profile(session->executor, true);
+    return true;
+}
 
 /* ---- files ---- */
 
@@ -162,13 +206,18 @@ static bool train_batches(Training *training, Loader *loader, Error *error)
             return true;
         }
         batch = next;
-        if (batch.n == 0
-            && (!loader_next(loader, &batch, error) || !write_batch(training, &batch, error)))
+        double at = now_seconds();
+        if (batch.n == 0 && !loader_next(loader, &batch, error))
             return false;
+        at = traced(training, "wait for pictures", at);
+        if (next.n == 0 && !write_batch(training, &batch, error))
+            return false;
+        at = traced(training, "upload", at);
         if (!start_step(training, &batch, error)
             || (ahead && !write_ahead(training, loader, &batch, &next, error))
             || !finish_step(training, loader, &batch, error))
             return false;
+        traced_step(training, batch.n, at);
         state->seconds = before + now_seconds() - begun;
         snprintf(detail, sizeof detail, "loss %.4f  Dice %.4f",
                  state->loss_sum / (double)state->pictures,
@@ -253,7 +302,10 @@ static bool finish_epoch(Training *training, Error *error)
         state->best_epoch = row.epoch;
     }
     print_row(training, &row);
-    return save_epoch(training, row.best, error);
+    double at = traced(training, "evaluate", begun);
+    bool saved = save_epoch(training, row.best, error);
+    traced(training, "save", at);
+    return saved;
 }
 
 /* ---- before the first step ---- */
@@ -426,7 +478,7 @@ static bool prepare(Training *training, Error *error)
     bool loaded = session_build(session, error)
                && weights_upload(&training->weights, session->executor, error);
     weights_close(&training->weights);
-    return loaded;
+    return loaded && open_trace(training, error);
 }
 
 /* ---- the run ---- */
@@ -504,6 +556,9 @@ int command_train(const Options *options)
     Error error = { 0 };
     bool trained = train(&training, &error);
     progress_clear(&training.session.progress);
+    Error trace_error;
+    if (!trace_close(training.trace, options->trace, trained ? &error : &trace_error))
+        trained = false;
     int code = !trained ? report(&error) : training.stopped ? EXIT_INTERRUPTED : EXIT_FINE;
     if (code == EXIT_FINE)
         print_end(&training);

@@ -41,14 +41,18 @@ static PlanTensor tensors[] = {
     { TEXT("image"), ROLE_INPUT, PLAN_U8, true, { 3, 4, 4 }, { SLAB_ACTIVATIONS, 0, 48 } },
 };
 #define STEP(number, ns, moved, is_once, text) \
-    { .kernel = number, .flops_per_sample = ns, .bytes_per_sample = moved, .once = is_once, \
+    { .kernel = number, .group = -1, .flops_per_sample = ns, .bytes_per_sample = moved, .once = is_once, \
       .label = TEXT(text) }
 static PlanStep quick_steps[] = { STEP(0, 1e5, 100, false, "scale \"one\""),
-                                  STEP(1, 2e5, 4e6, false, "long"), STEP(0, 1e5, 0, true, "pack"),
+                                  { .kernel = 1, .flops_per_sample = 2e5, .bytes_per_sample = 4e6,
+                                    .label = TEXT("long") }, STEP(0, 1e5, 0, true, "pack"),
                                   STEP(0, 3e5, 300, false, "scale two") };
 static PlanStep slow_steps[] = { STEP(0, 2e6, 100, false, "scale") };
+static int source[] = { 0 };
+static PlanNode nodes[] = { { TEXT("%x = input : u8"), 0, NULL, -1, { SLAB_ACTIVATIONS, 0, 48 } },
+                            { TEXT("%1 = mul %x : \"f32\""), 1, source, 0, { 0 } } };
 static PlanProgram quick_programs[] = { { TEXT("predict"), 1, tensors, 4, quick_steps, 64, 64, 0,
-                                          false, 0, NULL } };
+                                          false, 2, nodes } };
 static PlanProgram slow_programs[] = { { TEXT("predict"), 1, tensors, 1, slow_steps, 64, 64, 0,
                                          false, 0, NULL } };
 static PlanTarget quick_target = { TEXT("fake"), TEXT(""), 2, kernels, 1, quick_programs };
@@ -260,6 +264,48 @@ static void test_json(const Bench *bench)
     remove(path);
 }
 
+/* What Perfetto reads: complete events, those of the steps within their run's, numbers that fit. */
+static void test_trace(const Bench *bench)
+{
+    char path[] = "/tmp/test-bench-XXXXXX";
+    Error error = { 0 };
+    json_error_t where;
+    int file = mkstemp(path);
+    check(file >= 0 && bench_write_trace(bench, path, &error), "trace: %s", error.text);
+    json_t *json = json_load_file(path, 0, &where), *event;
+    check(json != NULL, "trace: %s in line %d", where.text, where.line);
+    int runs = 0, steps = 0, names = 0, astray = 0, graphs = 0;
+    double begin = 0, end = 0;
+    size_t i;
+    json_array_foreach(json_object_get(json, "traceEvents"), i, event) {
+        double at = json_number_value(json_object_get(event, "ts"));
+        double length = json_number_value(json_object_get(event, "dur"));
+        json_t *arguments = json_object_get(event, "args");
+        const char *graph = json_string_value(json_object_get(arguments, "graph"));
+        if (strcmp(json_string_value(json_object_get(event, "ph")), "M") == 0) {
+            names++;
+        } else if (!json_object_get(arguments, "kernel")) {
+            runs++;
+            begin = at;
+            end = at + length;
+        } else {
+            steps++;
+            double rate = json_number_value(json_object_get(arguments, "GFLOP/s"));
+            double work = json_number_value(json_object_get(arguments, "FLOP"));
+            astray += at < begin - 0.01 || at + length > end + 0.01 || length <= 0
+                   || fabs(rate * 1e3 * length - work) > 1e-3 * work + 1;
+            graphs += graph && strcmp(graph, "%1 = mul %x : \"f32\"\n") == 0;
+        }
+    }
+    check(names == 4 && runs == 6 && steps == 3 * 3 + 3, "events: %d %d %d", names, runs, steps);
+    check(astray == 0, "%d of %d steps lie outside their run, or have other numbers", astray, steps);
+    check(graphs == 3, "the lines of the graph: %d", graphs);
+    json_decref(json);
+    remove(path);
+    check(!bench_write_trace(bench, "/nowhere/trace.json", &error)
+          && error.code == EXIT_ENVIRONMENT && error.hint[0], "where it cannot be written");
+}
+
 static void test_failures(void)
 {
     Error error = { 0 };
@@ -294,6 +340,7 @@ int main(void)
         test_numbers(&bench);
         test_text(&bench);
         test_json(&bench);
+        test_trace(&bench);
     }
     close_all(&bench);
     test_failures();

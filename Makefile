@@ -4,6 +4,7 @@
 #   make deps       missing Debian packages     make bless    rewrites the goldens: review the diff
 #   make demo       trains a small U-Net        make codediff AGAINST=REF: emitted source, then and now
 #   make install PREFIX=/usr/local DESTDIR=     make clean
+#   make library    libsegrun.so, for other programs (docs/embedding.md)
 #
 # CC=clang works as well. CXX is needed for tests/simt/ alone, the emulator of a CUDA device; without
 # one those tests are skipped. SAN=1 builds everything with AddressSanitizer and
@@ -60,6 +61,9 @@ FILES_C := $(wildcard $(addprefix runtime/,error.c file.c params.c safetensors*.
 CORE_C := $(wildcard $(addprefix runtime/,system.c plan*.c executor.c parallel.c peak.c device*.c \
             host_*.c kernel_*.c bench_measure.c bench_report.c bench_trace.c trace.c)) $(FILES_C)
 PROGRAMS = segc segrun
+# libsegrun: the core behind the functions of segrun.h.
+LIBRARY_C := $(filter-out runtime/bench_%,$(CORE_C)) runtime/libsegrun.c
+LIBRARY_VERSION = 0
 ifneq ($(LEAN),)
 PROGRAMS = segc segbench
 RUNTIME_C := $(CORE_C)
@@ -82,7 +86,8 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TESTS_C))
 
 # ---- programs ------------------------------------------------------------------------------------
 
-.PHONY: all tests deps check bless demo codediff install clean missing
+.PHONY: all tests library deps check bless demo codediff install clean missing
+library: $(B)/libsegrun.so.$(LIBRARY_VERSION)
 all: $(addprefix $(B)/,$(PROGRAMS))
 tests: $(TESTS)
 
@@ -99,6 +104,9 @@ $(B)/support.a: $(call object,$(SUPPORT_C))
 $(B)/%.a:
 	@rm -f $@
 	@ar rcs $@ $^
+
+$(B)/libsegrun.so.$(LIBRARY_VERSION): $(patsubst %.c,$(B)/pic/%.o,$(LIBRARY_C))
+	$(call say,LINK)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -Wl,--no-undefined -o $@ $^ -ldl -lpthread -lm
 
 $(B)/tests/%: $(B)/obj/tests/%.o $(B)/support.a $(B)/compiler.a $(B)/runtime.a
 	@mkdir -p $(@D)
@@ -128,6 +136,9 @@ $(B)/obj/compiler/%.o: compiler/%.c | $(B)/grammar/seg.tab.h
 $(B)/obj/runtime/%.o: runtime/%.c
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) $(call pkg,--cflags,$(RUNTIME_PACKAGES)) $(CFLAGS) -c -o $@ $<
+$(B)/pic/runtime/%.o: runtime/%.c
+	@mkdir -p $(@D)
+	$(call say,CC  )$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -fvisibility=hidden -c -o $@ $<
 $(B)/obj/bench/%.o: bench/%.c
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) -Iruntime $(CFLAGS) -c -o $@ $<
@@ -183,7 +194,7 @@ $(B)/obj/kernel_texts.o: $(B)/kernel_texts.c
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(CPPFLAGS) -Icompiler $(CFLAGS) -c -o $@ $<
 
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj $(B)/pic -name '*.d' 2>/dev/null)
 
 # ---- what people and build servers run --------------------------------------------------------------
 
@@ -208,9 +219,29 @@ demo: missing
 codediff: all
 	@tests/codediff.sh $(AGAINST)
 
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/seg/models
+SHARE = $(DESTDIR)$(PREFIX)/share
+LIBDIR = $(PREFIX)/lib
+install: all library
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig \
+	    $(addprefix $(SHARE)/,seg/models seg/python man/man1 bash-completion/completions \
+	        zsh/site-functions vim/vimfiles/syntax vim/vimfiles/ftdetect)
 	install $(B)/segc $(B)/segrun $(DESTDIR)$(PREFIX)/bin
-	install -m 644 $(wildcard models/*.seg) $(DESTDIR)$(PREFIX)/share/seg/models
+	install -m 644 $(wildcard models/*.seg) $(SHARE)/seg/models
+	install -m 644 runtime/segrun.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 runtime/segrun.py $(SHARE)/seg/python
+	install $(B)/libsegrun.so.$(LIBRARY_VERSION) $(DESTDIR)$(LIBDIR)
+	ln -sf libsegrun.so.$(LIBRARY_VERSION) $(DESTDIR)$(LIBDIR)/libsegrun.so
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|' runtime/libsegrun.pc.in \
+	    > $(DESTDIR)$(LIBDIR)/pkgconfig/libsegrun.pc
+	install -m 644 docs/shell/completion.bash $(SHARE)/bash-completion/completions/segrun
+	ln -sf segrun $(SHARE)/bash-completion/completions/segc
+	sed 's|@FILE@|$(PREFIX)/share/bash-completion/completions/segrun|' docs/shell/completion.zsh \
+	    > $(SHARE)/zsh/site-functions/_seg
+	install -m 644 docs/editors/vim/syntax/seg.vim $(SHARE)/vim/vimfiles/syntax
+	install -m 644 docs/editors/vim/ftdetect/seg.vim $(SHARE)/vim/vimfiles/ftdetect
+	$(B)/segc --man > $(SHARE)/man/man1/segc.1
+	$(B)/segrun --man > $(SHARE)/man/man1/segrun.1
+	for page in $$($(B)/segrun --man | tr -d '\\' | grep -o 'segrun-[a-z-]*'); do \
+	    $(B)/segrun --man $${page#segrun-} > $(SHARE)/man/man1/$$page.1 || exit 1; done
 clean:
 	rm -rf build build-san

@@ -20,8 +20,8 @@ static const char all_targets[] = "host,cuda", all_precisions[] = "fp32,tf32,bf1
 enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
-    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_VERSION, OPTION_NO_WINOGRAD, OPTION_GEMM, OPTION_WARP_GROUPS,
-    OPTION_EXPORT,
+    OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_MAN, OPTION_VERSION, OPTION_NO_WINOGRAD, OPTION_GEMM,
+    OPTION_WARP_GROUPS, OPTION_EXPORT,
 };
 
 typedef struct {
@@ -52,6 +52,7 @@ static const Option options[] = {
     {OPTION_EMIT_SOURCE, "emit-source", "DIR", "write the kernels' sources to DIR"},
     {OPTION_DIAGNOSTICS, "diagnostics", "FORM", "of messages: text (default) or json"},
     {OPTION_HELP_OPS, "help-ops", NULL, "print the reference of the operators"},
+    {OPTION_MAN, "man", NULL, "print the man page"},
     {'v', "verbose", NULL, "print the time of every pass"},
     {OPTION_VERSION, "version", NULL, "print the version"},
     {'h', "help", NULL, "print this"},
@@ -88,6 +89,38 @@ static void print_help(void)
         printf("  %-12s %s\n", fusions[i].name, fusions[i].text);
     puts("Exit status: 0 fine, 1 errors in the model, 2 wrong usage, 3 the environment.\n"
          "The language: docs/language.md. Example: segc models/unet.seg -D width=16 -o unet.plan");
+}
+
+/* Text for troff. */
+static void put_troff(const char *text)
+{
+    for (; *text; text++)
+        fputs(*text == '-' ? "\\-" : *text == '\\' ? "\\e" : (char[2]){*text, 0}, stdout);
+}
+
+static void print_man(void)
+{
+    fputs(".TH \"segc\" 1\n.SH NAME\nsegc \\- compile segmentation networks\n"
+          ".SH SYNOPSIS\n.B segc\n[OPTION]... MODEL.seg\n.br\n.B segc fmt\n[\\-\\-check] MODEL.seg...\n"
+          ".SH DESCRIPTION\nCompiles a segmentation network to a plan that segrun trains and runs; fmt\n"
+          "rewrites models in the one style.\n.SH OPTIONS\n", stdout);
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const Option *option = &options[i];
+        bool may = option->argument && option->argument[0] == '[';
+        fputs(".TP\n", stdout);
+        if (option->value < 256)
+            printf("\\fB\\-%c\\fR, ", option->value);
+        fputs("\\fB\\-\\-", stdout);
+        put_troff(option->name);
+        printf("\\fR%s%s\n", option->argument && !may ? " " : "",
+               option->argument ? option->argument : "");
+        put_troff(option->text);
+        putchar('\n');
+    }
+    printf(".SH PASSES\n%s\n.SH EXIT STATUS\n0 fine, 1 errors in the model, 2 wrong usage, 3 the "
+           "environment.\n.SH EXAMPLES\n.nf\n", passes);
+    put_troff("segc models/unet.seg -D width=16 -o unet.plan\n");
+    puts(".fi\n.SH SEE ALSO\nsegrun(1)");
 }
 
 static void print_version(void)
@@ -226,6 +259,7 @@ static int set_option(Command *command, int value, char *text)
         c->json = !strcmp(text, "json");
         break;
     case OPTION_HELP_OPS: command->print = print_reference; break;
+    case OPTION_MAN: command->print = print_man; break;
     case 'v': c->verbose = true; break;
     case 'h': command->print = print_help; break;
     case OPTION_VERSION: command->print = print_version; break;

@@ -16,7 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "segrun checkpoint 1"
+#define FORMAT_NAME "segrun checkpoint"
+#define FORMAT FORMAT_NAME " 1"
 #define FIRST_MOMENT "optimizer.exp_avg."
 #define SECOND_MOMENT "optimizer.exp_avg_sq."
 
@@ -157,12 +158,18 @@ const char *checkpoint_value(const SafeTensors *file, const char *key)
     return NULL;
 }
 
+bool checkpoint_has_state(const SafeTensors *file)
+{
+    const char *format = checkpoint_value(file, "format");
+    return format && strncmp(format, FORMAT, sizeof FORMAT_NAME - 1) == 0;
+}
+
 bool checkpoint_state(const SafeTensors *file, RunState *state, Error *error)
 {
     *state = (RunState){ 0 };
     const char *path = file->path ? file->path : "the checkpoint";
     const char *format = checkpoint_value(file, "format");
-    if (!format)
+    if (!checkpoint_has_state(file))
         return fail(error, EXIT_USER, "to begin a new run from these weights: --weights FILE",
                     "%s: holds no state of a run", path);
     if (strcmp(format, FORMAT) != 0)

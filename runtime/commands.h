@@ -3,7 +3,7 @@
  *   main      the tables of commands and their options; dispatch
  *   options   parsing, --help and man pages, all from those tables
  *   session   what every command that runs a plan opens: plan, device, data set, executor
- *   train evaluate predict bench tune info data_commands    one file a command
+ *   train evaluate predict bench tune info convert data_commands    one file a command
  *   recipe checkpoint progress interrupt json log plot sheet    what they need and write
  *
  * Commands return an ExitCode and have printed what went wrong.
@@ -33,6 +33,7 @@ typedef struct {
     const char *device, *precision;
     const char *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
     const char *output, *program, *cache, *json, *flip, *compare, *trace, *report;
+    const char *init, *plan, *rename;
     bool quiet, verbose, trust, no_tune, profile, steps, force;
 } Options;
 
@@ -188,6 +189,7 @@ bool checkpoint_save(const char *path, const Session *, const RunState *, double
 int64_t checkpoint_bytes(const Plan *);
 /* Metadata only; NULL where a file has none of ours. */
 const char *checkpoint_value(const SafeTensors *, const char *key);
+bool checkpoint_has_state(const SafeTensors *);    /* else weights alone */
 bool checkpoint_state(const SafeTensors *, RunState *, Error *);
 
 /* Copies of two slabs on the host: what is read before kernels are built, and uploaded after. */
@@ -281,6 +283,7 @@ int command_predict(const Options *);
 int command_bench(const Options *);
 int command_tune(const Options *);
 int command_info(const Options *);
+int command_convert(const Options *);
 int command_data_check(const Options *);
 int command_data_synth(const Options *);
 

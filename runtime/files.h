@@ -86,5 +86,11 @@ void params_initialise(const Plan *, uint64_t seed, void *parameters);
  * name and the shape is taken, and error->text says what was left out. Nothing is changed on
  * failure. */
 bool params_load(const Plan *, const SafeTensors *, void *parameters, bool strict, Error *);
+/* Part of a model from another network's file: the parameters PREFIX.NAME from tensors NAME; prefix
+ * "": all of the model. The others, and those that the file lacks, stay as they are. Fails where no
+ * name fits or a shape differs. report: what was taken, skipped and kept, in a line or two. */
+enum { PARAMS_REPORT = 1600 };
+bool params_take_part(const Plan *, const SafeTensors *, const char *prefix, void *parameters,
+                      char report[PARAMS_REPORT], Error *);
 
 #endif

@@ -262,7 +262,7 @@ static bool info_tensors(const Options *options, Error *error)
         format_count(optimiser, optimiser_text);
         printf("weights     %s: %d tensors, %s numbers and %s of the optimiser\n", path,
                file->n_tensors, weights_text, optimiser_text);
-        if (checkpoint_value(file, "format")) {
+        if (checkpoint_has_state(file)) {
             fine = checkpoint_state(file, &state, error);
             if (fine)
                 print_run(file, &state);

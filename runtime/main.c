@@ -65,6 +65,9 @@ static const Option train_options[] = {
          "go on from here, bit for bit as if never stopped; the recipe comes from the checkpoint "
          "unless given"),
     TEXT('m', "weights", "FILE", NULL, weights, "start a new run from these weights"),
+    TEXT(0, "init", "[PREFIX=]FILE", NULL, init,
+         "start with another network's weights where names and shapes fit: the parameters PREFIX.NAME "
+         "from the tensors NAME; the rest is drawn"),
     { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed),
       "of initial weights, order, flips and dropout" },
     COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures of each split; 0: all"),
@@ -136,6 +139,13 @@ static const Option tune_options[] = {
     CHOICE(0, "program", "all|train|evaluate|predict", "all", program, "what is tuned"),
     { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "of weights and inputs" },
     GPU_OPTIONS,
+    QUIET_OPTIONS,
+};
+
+static const Option convert_options[] = {
+    TEXT('o', "output", "FILE", NULL, output, "the file that is written; required"),
+    TEXT(0, "plan", "PLAN", NULL, plan, "the network: its parameters must be there, and nothing else"),
+    TEXT(0, "rename", "OLD=NEW", NULL, rename, "names that begin with OLD begin with NEW instead"),
     QUIET_OPTIONS,
 };
 
@@ -223,6 +233,15 @@ static const Command commands[] = {
       "  segrun info unet.plan\n"
       "  segrun info saved_models/unet.best.safetensors\n",
       command_info },
+    { "convert", "FILE", 1, 1, "weights alone, as plain safetensors",
+      "Writes the weights of a checkpoint or another safetensors file as plain float32 safetensors: "
+      "no optimiser, no state of the run, no counters; names and shapes are PyTorch's. With --plan "
+      "every name and shape must be the network's. The result is what --weights and --init read, "
+      "and what safetensors.torch.load_file gives to load_state_dict.",
+      ROWS(convert_options),
+      "  segrun convert saved_models/unet.best.safetensors --plan unet.plan -o unet.safetensors\n"
+      "  segrun convert smp.safetensors --rename encoder.= -o resnet34.safetensors\n",
+      command_convert },
     { "data check", "FOLDER", 1, 1, "what is in a data set's folder",
       "Reads every listed picture and trimap and says what is there, what is odd and what is "
       "broken. "

@@ -125,6 +125,16 @@ static bool fits(const PlanParameter *parameter, const SafeTensor *tensor)
     return true;
 }
 
+static void add_shape(List *shapes, const PlanParameter *parameter, const SafeTensor *tensor)
+{
+    char there[128], wanted[128], text[300];
+    print_shape(tensor->rank, tensor->dims, there);
+    print_shape(parameter->rank, parameter->dims, wanted);
+    snprintf(text, sizeof text, " is %s%s, not %s", is_floats(tensor) ? "" : tensor->dtype, there,
+             wanted);
+    list_add(shapes, parameter->name, text);
+}
+
 static int by_text(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -164,12 +174,7 @@ static void find_differences(const Plan *plan, const SafeTensors *tensors, Diffe
         if (!tensor) {
             list_add(&differences->missing, parameter->name, "");
         } else if (!fits(parameter, tensor)) {
-            char there[128], wanted[128], text[300];
-            print_shape(tensor->rank, tensor->dims, there);
-            print_shape(parameter->rank, parameter->dims, wanted);
-            snprintf(text, sizeof text, " is %s%s, not %s", is_floats(tensor) ? "" : tensor->dtype,
-                     there, wanted);
-            list_add(&differences->shapes, parameter->name, text);
+            add_shape(&differences->shapes, parameter, tensor);
         }
     }
 }
@@ -199,5 +204,79 @@ bool params_load(const Plan *plan, const SafeTensors *tensors, void *parameters,
         *error = (Error){ 0 };
     if (*text)
         fail(error, EXIT_FINE, "", "%s: left out: %s", path, text);
+    return true;
+}
+
+/* ---- part of a model ------------------------------------------------------------------------- */
+
+/* The tensor NAME for the parameter PREFIX.NAME, or NULL. */
+static const SafeTensor *find_inner(const SafeTensors *tensors, const PlanParameter *parameter,
+                                    const char *prefix)
+{
+    const char *name = parameter->name;
+    size_t length = strlen(prefix);
+    if (length && (strncmp(name, prefix, length) != 0 || name[length] != '.'))
+        return NULL;
+    return safetensors_find(tensors, length ? name + length + 1 : name);
+}
+
+static bool nothing_fits(const Plan *plan, const SafeTensors *tensors, const char *prefix,
+                         const char *path, Error *error)
+{
+    char hint[512];
+    snprintf(hint, sizeof hint, "the file has names like '%.100s', the model like '%.100s'; segrun "
+             "convert --rename OLD=NEW changes how names begin",
+             tensors->n_tensors ? tensors->tensors[0].name : "", plan->parameters[0].name);
+    return fail(error, EXIT_USER, hint, "%s: holds no parameter of '%s'%s%s", path, plan->model,
+                *prefix ? " below " : "", prefix);
+}
+
+bool params_take_part(const Plan *plan, const SafeTensors *tensors, const char *prefix,
+                      void *parameters, char report[PARAMS_REPORT], Error *error)
+{
+    const char *path = tensors->path ? tensors->path : "the weights";
+    List kept = { 0 }, skipped = { 0 }, shapes = { 0 };
+    bool *used = calloc((size_t)tensors->n_tensors + 1, sizeof *used);
+    if (!used)
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
+    int taken = 0, counters = 0;
+    for (int i = 0; i < plan->n_parameters; i++) {
+        const PlanParameter *parameter = &plan->parameters[i];
+        const SafeTensor *tensor = find_inner(tensors, parameter, prefix);
+        if (!tensor)
+            list_add(&kept, parameter->name, "");
+        else if (!fits(parameter, tensor))
+            add_shape(&shapes, parameter, tensor);
+        else
+            taken++;
+        if (tensor)
+            used[tensor - tensors->tensors] = true;
+    }
+    for (int i = 0; i < plan->n_parameters && !shapes.count; i++) {
+        const PlanParameter *parameter = &plan->parameters[i];
+        const SafeTensor *tensor = find_inner(tensors, parameter, prefix);
+        if (tensor)
+            safetensor_floats(tensor, (float *)((char *)parameters + parameter->offset));
+    }
+    for (int i = 0; i < tensors->n_tensors; i++) {
+        if (!used[i] && is_expected(tensors->tensors[i].name))
+            counters++;
+        else if (!used[i])
+            list_add(&skipped, tensors->tensors[i].name, "");
+    }
+    free(used);
+    char text[1000] = "";
+    if (shapes.count) {
+        list_print(&shapes, "of another shape", text, sizeof text);
+        return fail(error, EXIT_USER, "the layers must be those of the other network", "%s: %s",
+                    path, text);
+    }
+    if (!taken)
+        return nothing_fits(plan, tensors, prefix, path, error);
+    char left[500] = "";
+    list_print(&skipped, "skipped", text, sizeof text);
+    list_print(&kept, "not in it, as they were", left, sizeof left);
+    snprintf(report, PARAMS_REPORT, "%s: %d tensors taken, %d counters and moments skipped%s%s%s%s", path,
+             taken, counters, *text ? "\n  " : "", text, *left ? "\n  " : "", left);
     return true;
 }

@@ -314,10 +314,13 @@ static bool finish_epoch(Training *training, Error *error)
 static bool open_origin(Training *training, Error *error)
 {
     const Options *options = training->options;
-    if (options->resume && options->weights)
-        return fail(error, EXIT_USAGE, "--resume goes on with a run, --weights begins a new one",
-                    "--resume and --weights cannot be given together");
-    const char *path = options->resume ? options->resume : options->weights;
+    int given = !!options->resume + !!options->weights + !!options->init;
+    if (given > 1)
+        return fail(error, EXIT_USAGE, "--resume goes on with a run; --weights and --init begin one",
+                    "one of --resume, --weights and --init at a time");
+    const char *init = options->init ? strrchr(options->init, '=') : NULL;
+    const char *path = options->resume ? options->resume
+                     : options->weights ? options->weights : init ? init + 1 : options->init;
     return !path || (training->origin = safetensors_open(path, error)) != NULL;
 }
 
@@ -339,6 +342,22 @@ static bool choose_folder(Training *training, Error *error)
         && recipe_check_folder(&training->files, training->folder, training->session.plan, error);
 }
 
+/* --init [PREFIX=]FILE */
+static bool take_part(Training *training, Error *error)
+{
+    const char *init = training->options->init, *equals = strrchr(init, '=');
+    char prefix[256] = "", report[PARAMS_REPORT];
+    if (equals && equals - init >= (int)sizeof prefix)
+        return fail(error, EXIT_USAGE, "", "--init: the prefix is too long");
+    if (equals)
+        memcpy(prefix, init, (size_t)(equals - init));
+    if (!params_take_part(training->session.plan, training->origin, prefix,
+                          training->weights.parameters, report, error))
+        return false;
+    progress_say(&training->session.progress, "%s", report);
+    return true;
+}
+
 static bool read_weights(Training *training, Error *error)
 {
     const Plan *plan = training->session.plan;
@@ -347,7 +366,9 @@ static bool read_weights(Training *training, Error *error)
         return false;
     if (!training->origin)
         return true;
-    bool taken = weights_take(&training->weights, plan, training->origin, resumes, error);
+    bool taken = training->options->init
+               ? take_part(training, error)
+               : weights_take(&training->weights, plan, training->origin, resumes, error);
     safetensors_close(training->origin);
     training->origin = NULL;
     return taken;

@@ -394,8 +394,8 @@ static const char *role_name(PlanRole role)
 /* "activations+4096" */
 static void print_place(Slab slab, int64_t offset, FILE *out)
 {
-    static const char *const slabs[] = {"parameters", "gradients", "moments", "fixed",
-                                        "activations"};
+    static const char *const slabs[] = {"parameters", "gradients", "moments", "sums", "average",
+                                        "fixed", "activations"};
     fprintf(out, " %s+%lld", slabs[slab], (long long)offset);
 }
 

@@ -75,6 +75,21 @@ Emission begin_emission(Lowering *, Group *, const Call *, const struct Dialect 
 void fill_call_step(Lowering *, PlanStep *, const Emission *);
 int64_t padded_channels(int64_t channels);   /* to PLAN_BLOCK */
 
+/* ---- lower_update.c: what follows the gradients ------------------------------------------------ */
+
+enum { NORM_CHUNK = 8192 };     /* floats in a partial sum of the gradients' norm */
+
+typedef struct {
+    int64_t bytes;              /* of the trained parameters; 0: nothing to do */
+    PlanBuffer parameters, gradients, first, second, state;
+    PlanBuffer sums, partials, all, average;
+} UpdatePlaces;
+/* Makes room for the partial sums behind the program's fixed data: to be called once. */
+UpdatePlaces update_places(Lowering *);
+/* Number of the state's blend that a part is, and its two slabs; -1: it is none. */
+int blend_of(const UpdatePlaces *, PlanPart, PlanBuffer *y, PlanBuffer *x);
+const char *part_label(PlanPart);
+
 /* ---- lower_host.c lower_cuda.c --------------------------------------------------------------- */
 
 char *host_prelude(const Target *, Arena *);

@@ -128,7 +128,7 @@ PlanStep *add_launches(Lowering *l, const Emission *e, const char *template,
     Arena *arena = l->graph->arena;
     const char *stem = arena_printf(arena, "%.*s%.*s", (int)(strlen(template) - 3), template,
                                     (int)e->name.length, e->name.length ? e->name.text : "");
-    bool packs = strcmp(template, "adam.cu") == 0 || strcmp(template, "conv_pack.cu") == 0;
+    bool packs = strcmp(template, "update.cu") == 0 || strcmp(template, "conv_pack.cu") == 0;
     const char *tail = arena_printf(arena, "%s%s%s", kernel_file("cuda/rows.h"),
                                     packs ? template_text(l, "conv_packed.cu") : "",
                                     template_text(l, template));
@@ -332,7 +332,7 @@ static void lower_pack(Lowering *l, const Group *group, const ConvCudaLowering *
                                temporary_buffer(&group->temporaries[TEMPORARY_PACKED]) } };
     memcpy(call.sizes, conv->pack_sizes, (size_t)conv->n_pack_sizes * sizeof *call.sizes);
     PlanStep *step = add_plain(l, &call, &conv->pack);
-    step->once = l->graph->program != PROGRAM_TRAIN || adam_packs(l->graph, group);
+    step->once = l->graph->program != PROGRAM_TRAIN || update_packs(l->graph, group);
     step->label = label_of(l, group, " pack");
 }
 
@@ -426,5 +426,5 @@ void cuda_lower(Graph *graph, Plan *plan, PlanTarget *target)
             lower_group(&l, graph->groups[i], &chain);
     flush_chain(&l, &chain);
     if (graph->program == PROGRAM_TRAIN)
-        lower_adam_cuda(&l);
+        lower_update_cuda(&l);
 }

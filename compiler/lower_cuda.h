@@ -17,11 +17,11 @@ PlanStep *add_plain(Lowering *, const Call *, const CudaLaunch *);
 /* Template, sizes and launches of a contraction of the conv family. */
 void describe_conv_cuda(const Graph *, const Node *anchor, ConvCudaLowering *);
 
-/* ---- lower_adam_cuda.c: the optimiser --------------------------------------------------------- */
+/* ---- lower_update_cuda.c: what follows the gradients ------------------------------------------- */
 
 /* Whether the optimiser writes this group's packed weights, so that they are packed only once. */
-bool adam_packs(const Graph *, const Group *);
-void lower_adam_cuda(Lowering *);
+bool update_packs(const Graph *, const Group *);
+void lower_update_cuda(Lowering *);
 
 /* ---- lower_matmul.c: --gemm cublas ------------------------------------------------------------ */
 

@@ -168,19 +168,37 @@ static void lower_group(Lowering *l, Group *group)
         lower_finish(l, group, call, reductions[r], partials[r]);
 }
 
-static void lower_adam(Lowering *l)
+static void lower_part(Lowering *l, PlanPart part, const char *template, const char *label,
+                       const PlanBuffer *buffers, int n_buffers, const int64_t *sizes, int n_sizes)
 {
-    int64_t bytes = l->plan->trainable_bytes, count = bytes / 4;
-    if (!bytes)
+    PlanStep *step = add_step(l, add_plain_kernel(l, template), NULL);
+    fill_step(l, step, buffers, n_buffers, sizes, n_sizes, NULL, 0);
+    step->part = part;
+    step->label = (char *)label;
+}
+
+/* What follows the gradients: see PlanPart. */
+static void lower_update(Lowering *l)
+{
+    const UpdatePlaces at = update_places(l);
+    if (!at.bytes)
         return;
-    PlanBuffer buffers[] = {
-        { SLAB_PARAMETERS, 0, bytes }, { SLAB_GRADIENTS, 0, bytes }, { SLAB_MOMENTS, 0, bytes },
-        { SLAB_MOMENTS, bytes, bytes }, { SLAB_FIXED, 0, PLAN_STATE_BYTES },
-    };
-    PlanStep *step = add_step(l, add_plain_kernel(l, "adam.c"), NULL);
-    fill_step(l, step, buffers, 5, &count, 1, NULL, 0);
-    step->flops = 12 * (double)count;
-    step->label = (char *)"adam";
+    const int64_t count = at.bytes / 4;
+    for (PlanPart part = PART_SUM; part <= PART_AVERAGE; part++) {
+        PlanBuffer y, x;
+        int blend = blend_of(&at, part, &y, &x);
+        if (blend >= 0)
+            lower_part(l, part, "blend.c", part_label(part), (PlanBuffer[]){ y, x, at.state }, 3,
+                       (int64_t[]){ y.bytes / 4, blend }, 2);
+        else if (part == PART_CLIP)
+            lower_part(l, part, "gradient_norm.c", part_label(part),
+                       (PlanBuffer[]){ at.gradients, at.partials, at.state }, 3,
+                       (int64_t[]){ count, NORM_CHUNK }, 2);
+        else
+            lower_part(l, part, "update.c", part_label(part),
+                       (PlanBuffer[]){ at.parameters, at.gradients, at.first, at.second, at.state },
+                       5, &count, 1);
+    }
 }
 
 char *host_prelude(const Target *target, Arena *arena)
@@ -201,7 +219,7 @@ void host_lower(Graph *graph, Plan *plan, PlanTarget *target)
         if (!graph->groups[i]->once)
             lower_group(&l, graph->groups[i]);
     if (graph->program == PROGRAM_TRAIN)
-        lower_adam(&l);
+        lower_update(&l);
     for (int i = 0; i < l.program->n_steps; i++)
         if (l.program->steps[i].scratch > l.program->scratch_bytes)
             l.program->scratch_bytes = l.program->steps[i].scratch;

@@ -21,7 +21,6 @@ enum {
 enum { SIZE_KERNEL = SIZE_ATTRIBUTE, SIZE_STRIDE, SIZE_PADDING }; /* of the pools */
 enum {
     WALK_THREADS = 256, SAMPLE_THREADS = 512, FINISH_THREADS = 512, SMALL_THREADS = 128,
-    ADAM_THREADS = 256,
     MAX_WALK_LANES = 8, MAX_LANES = 32,
     ENOUGH_BLOCKS = 264,        /* of a sample: four a multiprocessor at batch 2 */
     MOST_STEPS = 8,             /* pixels that a thread does one after the other */
@@ -47,7 +46,7 @@ typedef enum {
     BY_CHANNEL_GROUPS,          /* finish_*: 8 channels a thread block, fixed tensors */
     BY_CHANNELS,                /* small operators: a channel a thread */
     BY_ELEMENTS,                /* fold_weight */
-    BY_SLAB,                    /* adam */
+    BY_SLAB,                    /* what follows the gradients */
 } Division;
 
 typedef struct {
@@ -59,7 +58,6 @@ typedef struct {
 } Template;
 
 static const Template templates[] = {
-    {"adam.cu", BY_SLAB, 0, 0, false},
     {"avg_pool.cu", BY_PIXELS, 0, 0, true},
     {"avg_pool_grad.cu", BY_PIXELS, 0, 0, false},
     {"batch_norm_coefficients.cu", BY_CHANNELS, 0, 0, false},
@@ -67,6 +65,7 @@ static const Template templates[] = {
     {"batch_norm_grad_weight.cu", BY_CHANNELS, 0, 0, false},
     {"batch_norm_running.cu", BY_CHANNELS, 0, 0, false},
     {"batch_norm_slopes.cu", BY_CHANNELS, 0, 0, false},
+    {"blend.cu", BY_SLAB, 0, 0, false},
     {"channel_max_grad.cu", BY_WHOLE_PIXELS, 4, 0, false},
     {"concat.cu", BY_PIXELS, 0, 0, false},
     {"dice_sums.cu", BY_SAMPLES, 20, 32, false},
@@ -76,6 +75,7 @@ static const Template templates[] = {
     {"fold_bias.cu", BY_CHANNELS, 0, 0, false},
     {"fold_weight.cu", BY_ELEMENTS, 0, 0, false},
     {"global_max_pool_grad.cu", BY_SAMPLES, 64, 64, false},
+    {"gradient_norm.cu", BY_SLAB, 8, 0, false},
     {"linear.cu", BY_PIXELS, 32, 0, false},
     {"linear_grad_input.cu", BY_PIXELS, 32, 0, false},
     {"linear_grad_weight.cu", BY_VECTORS, 0, 0, false},
@@ -90,6 +90,7 @@ static const Template templates[] = {
     {"slice.cu", BY_PIXELS, 0, 0, false},
     {"softmax.cu", BY_WHOLE_PIXELS, 8, 0, false},
     {"softmax_grad.cu", BY_WHOLE_PIXELS, 4, 0, false},
+    {"update.cu", BY_SLAB, 0, 0, false},
     {"upsample.cu", BY_PIXELS, 0, 0, false},
     {"upsample_grad.cu", BY_PIXELS, 0, 0, false},
 };
@@ -274,7 +275,8 @@ static void lower_fixed(const Template *template, const int64_t *s, CudaLaunch *
     int64_t count;
     switch (template->division) {
     case BY_SLAB:
-        set_threads(launch, ADAM_THREADS);
+        set_threads(launch, UPDATE_THREADS);
+        launch->shared_bytes = template->shared * UPDATE_THREADS;
         return;
     case BY_CHANNEL_GROUPS:
         set_threads(launch, FINISH_THREADS);

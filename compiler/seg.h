@@ -328,7 +328,7 @@ typedef struct Target {
     const char *name;      /* of its PlanTarget: "host", "cuda-bf16" */
     int block;             /* channels in a block of a blocked tensor, and in a generated vector */
     Type stored;           /* of the elements of blocked tensors */
-    bool keeps_packed;     /* packed weights stay through training: Adam packs them again */
+    bool keeps_packed;     /* packed weights stay through training: the update packs them again */
     const char *folder, *extension; /* of its templates in compiler/kernels */
     char *(*prelude)(const struct Target *, Arena *);
     /* Fills group->temporaries: called by place. */

@@ -127,6 +127,7 @@ static void put_step(Bytes *out, const PlanStep *step)
         put_f64(out, step->scalars[i]);
     put_u32(out, step->group);
     put_u8(out, step->once);
+    put_u8(out, step->part);
     put_u32(out, step->n_launches);
     for (int i = 0; i < step->n_launches; i++) {
         put_u32(out, step->launches[i].kernel);

@@ -67,6 +67,8 @@ DeviceCeiling bench_best_ceiling(const Bench *);   /* for the best times, those 
 /* Seconds in which a step of so many operations and bytes could be done; 0: not known. */
 double ceiling_seconds(const DeviceCeiling *, double flops, double bytes);
 /* Of one step, for a batch. */
+/* Not only done where a recipe asks for it. */
+bool step_is_usual(const PlanStep *);
 double step_flops(const PlanStep *, int batch);
 double step_bytes(const PlanStep *, int batch);
 

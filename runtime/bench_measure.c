@@ -186,6 +186,11 @@ static bool profile(const Bench *bench, BenchPlan *plan, Error *error)
 
 /* ---- what is needed by definition ------------------------------------------------------------ */
 
+bool step_is_usual(const PlanStep *step)
+{
+    return step->part == PART_MAIN || step->part == PART_UPDATE;
+}
+
 double step_flops(const PlanStep *step, int batch)
 {
     return step->flops + step->flops_per_sample * batch;
@@ -201,7 +206,7 @@ static void add_up(const Bench *bench, BenchPlan *plan)
     bool train = strcmp(plan->program->name, "train") == 0;
     for (int i = 0; i < plan->program->n_steps; i++) {
         const PlanStep *step = &plan->program->steps[i];
-        if (step->once && (!train || plan->program->keeps_once))
+        if ((step->once && (!train || plan->program->keeps_once)) || !step_is_usual(step))
             continue;
         plan->flops += step_flops(step, bench->batch);
         plan->bytes += step_bytes(step, bench->batch);

@@ -42,7 +42,7 @@ static double floor_seconds(const Bench *bench, const BenchPlan *plan)
     double seconds = 0;
     for (int i = 0; i < plan->program->n_steps; i++) {
         const PlanStep *step = &plan->program->steps[i];
-        if (!step->once || (train && !plan->program->keeps_once))
+        if ((!step->once || (train && !plan->program->keeps_once)) && step_is_usual(step))
             seconds += ceiling_seconds(&ceiling, step_flops(step, bench->batch),
                                        step_bytes(step, bench->batch));
     }

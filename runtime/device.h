@@ -25,10 +25,16 @@ typedef struct {
     const DeviceStep *steps; int n_steps;
     int64_t batch;
     bool once;                  /* also the steps that depend on parameters only */
+    unsigned parts;             /* of the program: bit p for PlanPart p */
     void *scratch;              /* device->scratch_copies times scratch_bytes */
     int64_t scratch_bytes;      /* a multiple of PLAN_ALIGN */
     double *times;              /* seconds of each step; NULL: not measured */
 } DeviceRun;
+
+static inline bool step_is_due(const DeviceRun *run, const PlanStep *step)
+{
+    return (run->once || !step->once) && (run->parts >> step->part & 1);
+}
 
 struct Device {
     const char *target;         /* the PlanTarget it runs */

@@ -147,6 +147,7 @@ typedef struct {
     const DeviceStep *steps;
     int64_t batch;
     bool once;
+    unsigned parts;
     CUgraphExec exec;           /* NULL: it ran once, without being recorded */
     uint64_t used;              /* when, in runs */
 } CudaGraph;

@@ -18,7 +18,7 @@ static CudaKernels *kernels_of(const DeviceRun *run) { return (CudaKernels *)run
 
 static bool is_due(const DeviceRun *run, int step)
 {
-    return run->once || !run->steps[step].plan->once;
+    return step_is_due(run, run->steps[step].plan);
 }
 
 /* ---- one step -------------------------------------------------------------------------------- */
@@ -207,7 +207,8 @@ static CudaGraph *find_graph(CudaKernels *kernels, const DeviceRun *run)
 {
     for (int i = 0; i < kernels->n_graphs; i++) {
         CudaGraph *graph = &kernels->graphs[i];
-        if (graph->steps == run->steps && graph->batch == run->batch && graph->once == run->once)
+        if (graph->steps == run->steps && graph->batch == run->batch && graph->once == run->once
+            && graph->parts == run->parts)
             return graph;
     }
     return NULL;
@@ -267,7 +268,8 @@ static bool run_graph(CudaDevice *cuda, const DeviceRun *run, Error *error)
         graph = place_for_graph(cuda, kernels, error);
         if (!graph)
             return false;
-        *graph = (CudaGraph){ .steps = run->steps, .batch = run->batch, .once = run->once };
+        *graph = (CudaGraph){ .steps = run->steps, .batch = run->batch, .once = run->once,
+                              .parts = run->parts };
         kernels->n_graphs++;
         /* cuBLAS chooses and loads its kernels when it is first called with these sizes. */
         if (uses_matmul(run))

@@ -103,14 +103,14 @@ static bool run(Device *device, const DeviceRun *work, Error *error)
     for (int i = 0; i < work->n_steps; i++) {
         const DeviceStep *step = &work->steps[i];
         double start = work->times ? now() : 0;
-        if (!step->plan->once || work->once) {
+        if (step_is_due(work, step->plan)) {
             arguments.buffers = step->buffers;
             arguments.sizes = step->plan->sizes;
             arguments.scalars = step->plan->scalars;
             kernels->functions[step->plan->kernel](&arguments);
         }
         if (work->times)
-            work->times[i] = step->plan->once && !work->once ? 0 : now() - start;
+            work->times[i] = step_is_due(work, step->plan) ? now() - start : 0;
     }
     return true;
 }

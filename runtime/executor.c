@@ -21,6 +21,7 @@ typedef struct {
     DeviceStep *steps;
     void **buffers;             /* of all steps, one behind the other */
     int batch;                  /* that buffers are resolved for; 0: none */
+    unsigned parts;             /* that were opened */
     bool changes_parameters;
 } BoundProgram;
 
@@ -50,17 +51,37 @@ static bool is_listed(const char *programs, const char *name)
 {
     size_t n = strlen(name);
     for (const char *at = programs; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
-        if (strncmp(at, name, n) == 0 && (at[n] == 0 || at[n] == ','))
+        if (strncmp(at, name, n) == 0 && (at[n] == 0 || at[n] == ',' || at[n] == '+'))
             return true;
     return programs == NULL;
 }
 
-static bool uses_slab(const PlanProgram *program, Slab slab)
+/* What a run does unless it is told: see executor_run_parts. */
+enum { DEFAULT_PARTS = 1 << PART_MAIN | 1 << PART_UPDATE };
+
+/* Of "train+clip+average,evaluate". */
+static unsigned listed_parts(const char *programs, const char *name)
+{
+    static const char *const names[PART_COUNT] = { "", "sum", "total", "clip", "update", "average" };
+    size_t n = strlen(name);
+    unsigned parts = DEFAULT_PARTS;
+    for (const char *at = programs; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (strncmp(at, name, n) == 0 && at[n] == '+')
+            for (const char *word = at + n; *word == '+'; word += 1 + strcspn(word + 1, "+,"))
+                for (int part = PART_SUM; part < PART_COUNT; part++)
+                    if (strcspn(word + 1, "+,") == strlen(names[part])
+                        && strncmp(word + 1, names[part], strlen(names[part])) == 0)
+                        parts |= 1u << part;
+    return parts;
+}
+
+static bool uses_slab(const PlanProgram *program, unsigned parts, Slab slab)
 {
     for (int i = 0; i < program->n_tensors; i++)
         if (program->tensors[i].buffer.slab == slab)
             return true;
     for (int i = 0; i < program->n_steps; i++)
+        if (parts >> program->steps[i].part & 1)
         for (int j = 0; j < program->steps[i].n_buffers; j++)
             if (program->steps[i].buffers[j].slab == slab)
                 return true;
@@ -84,10 +105,14 @@ static Needs needs_of(const Plan *plan, const PlanTarget *target, const char *pr
         const PlanProgram *program = &target->programs[i];
         if (!is_listed(programs, program->name))
             continue;
-        if (uses_slab(program, SLAB_GRADIENTS))
-            needs.slabs[SLAB_GRADIENTS] = plan->trainable_bytes;
-        if (uses_slab(program, SLAB_MOMENTS))
-            needs.slabs[SLAB_MOMENTS] = 2 * plan->trainable_bytes;
+        const int64_t trained = plan->trainable_bytes;
+        const struct { Slab slab; int64_t bytes; } kept[] = {
+            { SLAB_GRADIENTS, trained }, { SLAB_MOMENTS, 2 * trained }, { SLAB_SUMS, trained },
+            { SLAB_AVERAGE, plan->parameter_bytes },
+        };
+        for (int k = 0; k < 4; k++)
+            if (uses_slab(program, listed_parts(programs, program->name), kept[k].slab))
+                needs.slabs[kept[k].slab] = kept[k].bytes;
         needs.slabs[SLAB_FIXED] = larger(needs.slabs[SLAB_FIXED], program->fixed_bytes);
         needs.slabs[SLAB_ACTIVATIONS] =
             larger(needs.slabs[SLAB_ACTIVATIONS], program->sample_bytes);
@@ -168,7 +193,7 @@ static bool check_memory(const Plan *plan, const Device *device, const Needs *ne
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-static bool bind_program(BoundProgram *bound, const PlanProgram *program)
+static bool bind_program(BoundProgram *bound, const PlanProgram *program, unsigned parts)
 {
     size_t n = 0;
     for (int i = 0; i < program->n_steps; i++)
@@ -183,7 +208,8 @@ static bool bind_program(BoundProgram *bound, const PlanProgram *program)
         n += (size_t)program->steps[i].n_buffers;
     }
     bound->plan = program;
-    bound->changes_parameters = uses_slab(program, SLAB_MOMENTS);
+    bound->parts = parts;
+    bound->changes_parameters = uses_slab(program, parts, SLAB_MOMENTS);
     for (int i = 0; i < program->n_tensors; i++)
         if (program->tensors[i].role == ROLE_UPDATE)
             bound->changes_parameters = true;
@@ -200,7 +226,8 @@ static bool bind_programs(Executor *executor, const char *programs, Error *error
         const PlanProgram *program = &target->programs[i];
         if (!is_listed(programs, program->name))
             continue;
-        complete = bind_program(&executor->programs[i], program);
+        complete = bind_program(&executor->programs[i], program,
+                                listed_parts(programs, program->name));
         longest = program->n_steps > longest ? program->n_steps : longest;
     }
     complete = complete && (executor->times = calloc((size_t)longest + 1, sizeof(double)));
@@ -219,6 +246,8 @@ static bool build_kernels(Executor *executor, Error *error)
         const PlanProgram *program = executor->programs[i].plan;
         for (int j = 0; program && j < program->n_steps; j++) {
             const PlanStep *step = &program->steps[j];
+            if (!(executor->programs[i].parts >> step->part & 1))
+                continue;
             needed[step->kernel] = true;
             for (int k = 0; executor->device->options.tune && k < step->n_launches; k++)
                 needed[step->launches[k].kernel] = true;
@@ -284,7 +313,8 @@ static bool check_programs(const Plan *plan, const PlanTarget *target, const cha
     char name[208];
     for (const char *at = programs; at && *at; at += at[strcspn(at, ",")] != 0) {
         int n = (int)strcspn(at, ",");
-        snprintf(name, sizeof name, "%.*s", n < 200 ? n : 200, at);
+        int stem = (int)strcspn(at, ",+");
+        snprintf(name, sizeof name, "%.*s", stem < 200 ? stem : 200, at);
         at += n;
         if (!plan_program(target, name))
             return fail(error, EXIT_USER, "compile the model again with segc",
@@ -385,7 +415,8 @@ static void bind_batch(Executor *executor, BoundProgram *bound, int batch)
     if (bound->batch == batch)
         return;
     for (int i = 0; i < bound->plan->n_steps; i++)
-        for (int j = 0; j < bound->plan->steps[i].n_buffers; j++)
+        for (int j = 0; (bound->parts >> bound->plan->steps[i].part & 1)
+                        && j < bound->plan->steps[i].n_buffers; j++)
             bound->steps[i].buffers[j] =
                 buffer_place(executor, &bound->plan->steps[i].buffers[j], batch);
     bound->batch = batch;
@@ -411,13 +442,13 @@ static int find_program(const Executor *executor, const char *name, int batch, E
     return -1;
 }
 
-static DeviceRun run_of(Executor *executor, int index, int batch)
+static DeviceRun run_of(Executor *executor, int index, unsigned parts, int batch)
 {
     BoundProgram *bound = &executor->programs[index];
     bind_batch(executor, bound, batch);
     return (DeviceRun){
         .kernels = executor->kernels, .steps = bound->steps, .n_steps = bound->plan->n_steps,
-        .batch = batch, .once = executor->prepared != index, .scratch = executor->scratch,
+        .batch = batch, .once = executor->prepared != index, .parts = parts, .scratch = executor->scratch,
         .scratch_bytes = executor->scratch_bytes,
         .times = executor->profiling ? executor->times : NULL,
     };
@@ -425,18 +456,27 @@ static DeviceRun run_of(Executor *executor, int index, int batch)
 
 static bool upload_state(Executor *executor, Error *error)
 {
+    executor->state.gradient_scale = 1;
     return executor->device->upload(executor->device, executor->slabs[SLAB_FIXED],
                                     &executor->state, sizeof executor->state, error);
 }
 
 bool executor_run(Executor *executor, const char *program, int batch, Error *error)
 {
+    return executor_run_parts(executor, program, DEFAULT_PARTS, batch, error);
+}
+
+bool executor_run_parts(Executor *executor, const char *program, unsigned parts, int batch,
+                        Error *error)
+{
     int index = find_program(executor, program, batch, error);
     if (index < 0)
         return false;
     Device *device = executor->device;
     BoundProgram *bound = &executor->programs[index];
-    DeviceRun work = run_of(executor, index, batch);
+    if (parts & ~bound->parts)
+        return fail(error, EXIT_USER, "", "program '%s' was opened without what it shall do", program);
+    DeviceRun work = run_of(executor, index, parts, batch);
     if (device->options.tune && device->wants_tuning && device->wants_tuning(device, &work)
         && !executor_tune(executor, program, batch, error))
         return false;
@@ -501,7 +541,7 @@ bool executor_tune(Executor *executor, const char *program, int batch, Error *er
     if (index < 0 || !device->tune)
         return index >= 0;
     const PlanProgram *plan = executor->programs[index].plan;
-    DeviceRun work = run_of(executor, index, batch), nothing = work;
+    DeviceRun work = run_of(executor, index, DEFAULT_PARTS, batch), nothing = work;
     nothing.n_steps = 0; /* but what was fed is in its place then */
     executor->prepared = -1;
     executor->ran = -1;

@@ -124,7 +124,8 @@ typedef struct { int64_t bytes[SLAB_COUNT]; } Slabs;
 
 static void read_buffer(Reader *reader, const Slabs *slabs, PlanBuffer *buffer)
 {
-    static const char *const names[] = { "parameters", "gradients", "moments", "fixed data",
+    static const char *const names[] = { "parameters", "gradients", "moments", "sums of gradients",
+                                         "average of the parameters", "fixed data",
                                          "activations" };
     buffer->slab = read_enum(reader, SLAB_COUNT, "slab");
     buffer->offset = read_i64(reader);
@@ -304,6 +305,7 @@ static void read_step(Reader *reader, const PlanTarget *target, const PlanProgra
         step->scalars[i] = read_f64(reader, "a scalar");
     step->group = read_group(reader);
     step->once = read_bool(reader);
+    step->part = (PlanPart)read_enum(reader, PART_COUNT, "part");
     read_launches(reader, target, step);
     step->scratch = read_size(reader, "the scratch memory");
     step->flops = read_f64(reader, "the work");
@@ -344,6 +346,8 @@ static void read_program(Reader *reader, const Plan *plan, Texts *lines,
     Slabs slabs = { { [SLAB_PARAMETERS] = plan->parameter_bytes,
                       [SLAB_GRADIENTS] = plan->trainable_bytes,
                       [SLAB_MOMENTS] = 2 * plan->trainable_bytes,
+                      [SLAB_SUMS] = plan->trainable_bytes,
+                      [SLAB_AVERAGE] = plan->parameter_bytes,
                       [SLAB_FIXED] = program->fixed_bytes,
                       [SLAB_ACTIVATIONS] = program->sample_bytes } };
     program->n_tensors = read_count(reader, "tensors", 8, INT32_MAX);

@@ -17,14 +17,16 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC "SEGPLAN\n"
-#define PLAN_VERSION 3
+#define PLAN_VERSION 4
 #define PLAN_BLOCK 16          /* channels in a block on the host */
 #define PLAN_ALIGN 64          /* bytes; every offset is a multiple */
 
 typedef enum {
     SLAB_PARAMETERS,   /* trainable parameters, then buffers */
     SLAB_GRADIENTS,    /* as the trainable part of SLAB_PARAMETERS */
-    SLAB_MOMENTS,      /* Adam: first moments, then second, each as SLAB_GRADIENTS */
+    SLAB_MOMENTS,      /* of the optimiser: first, then second, each as SLAB_GRADIENTS */
+    SLAB_SUMS,         /* of gradients over several batches; as SLAB_GRADIENTS */
+    SLAB_AVERAGE,      /* of the parameters over the steps; as SLAB_PARAMETERS */
     SLAB_FIXED,        /* packed weights, statistics, coefficients, scalars, `state` */
     SLAB_ACTIVATIONS,  /* times N */
     SLAB_COUNT
@@ -85,6 +87,17 @@ typedef struct {
     int64_t shared_bytes;       /* of dynamic shared memory, a block */
 } PlanLaunch;
 
+/* What a step of "train" is for. A run does PART_MAIN and those it names. */
+typedef enum {
+    PART_MAIN,                  /* forward and backward; all steps of other programs */
+    PART_SUM,                   /* sums = blend of sums and gradients */
+    PART_TOTAL,                 /* gradients = blend of gradients and sums */
+    PART_CLIP,                  /* the gradients' norm becomes their scale */
+    PART_UPDATE,                /* the optimiser's step */
+    PART_AVERAGE,               /* average = blend of average and parameters */
+    PART_COUNT
+} PlanPart;
+
 typedef struct {
     int kernel;                 /* index into the target's kernels; that of the first launch */
     int n_launches;             /* none on the host */
@@ -95,6 +108,7 @@ typedef struct {
     double *scalars;
     int group;                  /* of its program's nodes that it computes; -1: none */
     bool once;                  /* depends on parameters only */
+    PlanPart part;
     int64_t scratch;            /* bytes a thread */
     double flops, flops_per_sample;
     double bytes, bytes_per_sample; /* least traffic: each operand and result once */
@@ -162,8 +176,8 @@ enum {
     MATMUL_SIZES
 };
 
-/* What a host kernel is called with. `state` (Adam's step and rates, dropout's seed) is the buffer
- * at offset 0 of SLAB_FIXED in every program: see PlanState. */
+/* What a host kernel is called with. `state` (the optimiser's step and rates, dropout's seed) is the
+ * buffer at offset 0 of SLAB_FIXED in every program: see PlanState. */
 typedef struct {
     void *const *buffers;       /* as the step lists them, for this N */
     const int64_t *sizes;
@@ -175,13 +189,19 @@ typedef struct {
 } KernelArguments;
 typedef void KernelFunction(const KernelArguments *);
 
+/* Formulas as PyTorch's. SGD's momentum is beta1, and its memory the first moments. */
+typedef enum { OPTIMISER_ADAM, OPTIMISER_ADAMW, OPTIMISER_SGD, OPTIMISER_NESTEROV } Optimiser;
+
 /* The first PLAN_STATE_BYTES of SLAB_FIXED, written by the runtime before each run. */
-#define PLAN_STATE_BYTES 64
+#define PLAN_STATE_BYTES 128
 typedef struct {
-    double learning_rate, beta1, beta2, eps;
+    double learning_rate, beta1, beta2, eps, weight_decay;
+    double clip;                /* PART_CLIP: the largest norm of all gradients together */
+    double gradient_scale;      /* 1 before each run; PART_CLIP changes it */
+    double blends[3][2];        /* of PART_SUM, PART_TOTAL, PART_AVERAGE: y = [0] y + [1] x */
     int64_t step;               /* of the optimiser, from 1 */
     uint64_t seed;              /* of dropout in this step */
-    int64_t reserved[2];
+    int64_t optimiser;          /* an Optimiser */
 } PlanState;
 
 #endif

@@ -85,7 +85,8 @@ Executor *executor_open(const Plan *, Device *, int max_batch, Error *);
  * device, the programs, trust, memory. */
 bool executor_check(const Plan *, const Device *, const char *programs, int max_batch, Error *);
 /* For some programs only, such as "evaluate,predict": what the others need is not built and not
- * allocated. NULL: all. */
+ * allocated. NULL: all. Behind a program may stand parts of it (PlanPart) besides the usual ones:
+ * "train+sum+total+clip+average". */
 Executor *executor_open_for(const Plan *, Device *, const char *programs, int max_batch, Error *);
 void executor_close(Executor *);
 PlanState *executor_state(Executor *);
@@ -98,6 +99,8 @@ bool executor_write(Executor *, const char *program, const char *tensor, const v
 bool executor_read(Executor *, const char *program, const char *tensor, void *data, int batch,
                    Error *);
 bool executor_run(Executor *, const char *program, int batch, Error *);   /* may only queue */
+/* Only these parts, bit p for PlanPart p; executor_run does PART_MAIN and PART_UPDATE. */
+bool executor_run_parts(Executor *, const char *program, unsigned parts, int batch, Error *);
 /* Whether what is written for the next run leaves the results of the last one as they are, and goes
  * to the device while that computes. */
 bool executor_feeds(const Executor *);
@@ -105,7 +108,7 @@ bool executor_feeds(const Executor *);
  * keeps the fastest. Parameters, moments and inputs stay as they are. */
 bool executor_tune(Executor *, const char *program, int batch, Error *);
 bool executor_synchronise(Executor *, Error *);   /* waits until all that was run is done */
-/* A whole slab, in the plan's offsets: the parameters, their gradients, Adam's moments. */
+/* A whole slab, in the plan's offsets: the parameters, their gradients, the optimiser's moments. */
 bool executor_download(Executor *, Slab, void *data, Error *);
 bool executor_upload(Executor *, Slab, const void *data, Error *);
 int64_t executor_slab_bytes(const Executor *, Slab);   /* 0: no program needs it */

@@ -61,7 +61,9 @@ static Kernel kernels[] = {
     {"fold_weight", "fold_weight.c", "", NULL},
     {"fold_bias", "fold_bias.c", "#define HAS_BIAS 1", NULL},
     {"fold_no_bias", "fold_bias.c", "#define HAS_BIAS 0", NULL},
-    {"adam", "adam.c", "", NULL},
+    {"update", "update.c", "", NULL},
+    {"blend", "blend.c", "", NULL},
+    {"gradient_norm", "gradient_norm.c", "", NULL},
     {"functions", "../../../tests/template_functions.h", "", NULL},
 };
 enum { N_KERNELS = sizeof kernels / sizeof *kernels };

@@ -69,13 +69,13 @@ static PlanParameter parameters[] = {
 static PlanTensor tensors[] = {
     { TEXT("image"), ROLE_INPUT, PLAN_F32, true, { 1, 2, 3 }, { SLAB_ACTIVATIONS, 0, 24 } },
     { TEXT("y"), ROLE_OUTPUT, PLAN_F32, true, { 1, 2, 3 }, { SLAB_ACTIVATIONS, 64, 24 } },
-    { TEXT("packs"), ROLE_METRIC, PLAN_F32, false, { 2, 1, 1 }, { SLAB_FIXED, 64, 64 } },
+    { TEXT("packs"), ROLE_METRIC, PLAN_F32, false, { 2, 1, 1 }, { SLAB_FIXED, 128, 64 } },
 };
-static PlanBuffer pack_buffers[] = { { SLAB_PARAMETERS, 0, 4 }, { SLAB_FIXED, 64, 64 } };
-static PlanBuffer scale_buffers[] = { { SLAB_FIXED, 64, 64 }, { SLAB_ACTIVATIONS, 0, 24 },
+static PlanBuffer pack_buffers[] = { { SLAB_PARAMETERS, 0, 4 }, { SLAB_FIXED, 128, 64 } };
+static PlanBuffer scale_buffers[] = { { SLAB_FIXED, 128, 64 }, { SLAB_ACTIVATIONS, 0, 24 },
                                       { SLAB_ACTIVATIONS, 64, 24 } };
 static PlanBuffer adam_buffers[] = { { SLAB_PARAMETERS, 0, 4 }, { SLAB_MOMENTS, 64, 64 },
-                                     { SLAB_FIXED, 0, 64 } };
+                                     { SLAB_FIXED, 0, 128 } };
 static int64_t scale_sizes[] = { PIXELS };
 static double scale_scalars[] = { 1 };
 static PlanStep steps[] = {
@@ -87,9 +87,9 @@ static PlanStep steps[] = {
       .label = TEXT("adam") },
 };
 static PlanProgram programs[] = {
-    { TEXT("train"), 3, tensors, 3, steps, 128, 128, 64, false, 0, NULL },
-    { TEXT("evaluate"), 3, tensors, 2, steps, 128, 128, 64, false, 0, NULL },
-    { TEXT("predict"), 3, tensors, 2, steps, 128, 128, 64, false, 0, NULL },
+    { TEXT("train"), 3, tensors, 3, steps, 192, 128, 64, false, 0, NULL },
+    { TEXT("evaluate"), 3, tensors, 2, steps, 192, 128, 64, false, 0, NULL },
+    { TEXT("predict"), 3, tensors, 2, steps, 192, 128, 64, false, 0, NULL },
 };
 static PlanTarget target = { TEXT("host"), TEXT(prelude), 4, kernels, 3, programs };
 static Plan plan = { .model = TEXT("tiny"),
@@ -278,7 +278,7 @@ static void test_programs(void)
         executor_run(executor, "predict", 4, &error);
         check(executor_step_times(executor)[0] == 0 && executor_step_times(executor)[1] > 0,
               "step times");
-        check(executor_bytes(executor) == 64 + 128 + 128 + 4 * 128 + 2 * 64
+        check(executor_bytes(executor) == 64 + 192 + 128 + 4 * 128 + 2 * 64
               && executor_bytes(executor) == plan_bytes(&plan, "host", 4, 2), "%lld bytes",
               (long long)executor_bytes(executor));
     }

@@ -78,7 +78,7 @@ static void make_sample(Sample *s)
                      { .name = text(PLAN_MATMUL), .header = text(""), .body = text("") } },
         .programs = { { text("train"), 3, s->tensors, 2, s->steps, 128, 640, 64, false, 3,
                         s->nodes },
-                      { text("predict"), 0, NULL, 0, NULL, 64, 0, 0, false, 0, NULL } },
+                      { text("predict"), 0, NULL, 0, NULL, 128, 0, 0, false, 0, NULL } },
         .cuda_program = { text("train"), 3, s->tensors, 2, s->cuda_steps, 128, 640, 0, true, 2,
                           s->nodes },
         .nodes = { { text("%image = input : u8[N,3,5,7]"), 0, NULL, -1,
@@ -197,13 +197,13 @@ static void test_damage(void)
     memcpy(longer, bytes, size);
     check(!read_back(longer, size + 1, &error), "a byte too many is accepted");
     free(longer);
-    bytes[8] = 4;
+    bytes[8] = 5;
     read_back(bytes, size, &error);
-    check(strstr(error.text, "made by a newer segc: plan version 4, this segrun reads 3") != NULL,
+    check(strstr(error.text, "made by a newer segc: plan version 5, this segrun reads 4") != NULL,
           "newer version: %s", error.text);
     bytes[8] = 1;
     read_back(bytes, size, &error);
-    check(strstr(error.text, "made by an older segc: plan version 1, this segrun reads 3") != NULL,
+    check(strstr(error.text, "made by an older segc: plan version 1, this segrun reads 4") != NULL,
           "older version: %s", error.text);
     free(bytes);
 }
@@ -298,7 +298,7 @@ static void test_malice(void)
     CASE(s->buffers[0].bytes = INT64_MAX, "outside")                                               \
     CASE(s->buffers[0].bytes = -1, "outside")                                                      \
     CASE(s->buffers[1].bytes = 256, "outside the 384 bytes of the moments")                        \
-    CASE(s->buffers[2].slab = SLAB_COUNT, "unknown slab 5")                                        \
+    CASE(s->buffers[2].slab = SLAB_COUNT, "unknown slab 7")                                        \
     CASE(s->programs[0].fixed_bytes = 64, "fixed data")                                            \
     CASE(s->programs[0].sample_bytes = (int64_t)1 << 60, "activations")                            \
     CASE(s->tensors[0].role = ROLE_METRIC, "two results are named 'image'")                        \

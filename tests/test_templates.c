@@ -398,7 +398,8 @@ static void test_fold(int64_t C, int64_t filter)
 /* Three steps; the parameters after them. */
 static void test_adam(int64_t count)
 {
-    PlanState state = {0.01, 0.9, 0.999, 1e-8, 0, 0, {0, 0}};
+    PlanState state = {.learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
+                       .gradient_scale = 1};
     double *zero = calloc((size_t)count, sizeof *zero), *want = calloc((size_t)count, sizeof *want);
     float *p = fixed(zero, 1, count), *m = fixed(zero, 1, count), *v = fixed(zero, 1, count);
     float *g = fixed(zero, 1, count), *wanted;
@@ -416,7 +417,7 @@ static void test_adam(int64_t count)
         void *buffers[] = {p, g, m, v, &state};
         int64_t size = padded(count);
         KernelArguments arguments = {buffers, &size, NULL, 1, 2, NULL, 0};
-        template_function("adam")(&arguments);
+        template_function("update")(&arguments);
     }
     wanted = fixed(want, 1, count);
     int64_t sizes[12] = {count};

@@ -49,8 +49,8 @@ static const char prelude[] =
     "#include <string.h>\n"
     "typedef struct { void *const *buffers; const int64_t *sizes; const double *scalars;\n"
     "    int64_t batch; int threads; char *scratch; int64_t scratch_bytes; } KernelArguments;\n"
-    "typedef struct { double learning_rate, beta1, beta2, eps; int64_t step; uint64_t seed;\n"
-    "    int64_t reserved[2]; } PlanState;\n"
+    "typedef struct { double learning_rate, beta1, beta2, eps, weight_decay, clip, gradient_scale,\n"
+    "    blends[3][2]; int64_t step; uint64_t seed; int64_t optimiser; } PlanState;\n"
     /* p of a pixel; `at` counts the pixels of a batch. */
     "static float pixel(const float *w, const uint8_t *x, int64_t at, int64_t pixels)\n"
     "{\n"
@@ -134,7 +134,7 @@ static PlanTensor tensors[] = {
       { SLAB_ACTIVATIONS, PROBABILITY_AT, 4 * PIXELS } },
     { (char *)"mask", ROLE_TARGET, PLAN_U8, true, { 1, SIZE, SIZE },
       { SLAB_ACTIVATIONS, MASK_AT, PIXELS } },
-    { (char *)"loss", ROLE_LOSS, PLAN_F32, false, { 1, 1, 1 }, { SLAB_FIXED, 64, 64 } },
+    { (char *)"loss", ROLE_LOSS, PLAN_F32, false, { 1, 1, 1 }, { SLAB_FIXED, 128, 64 } },
     { (char *)"dice", ROLE_METRIC, PLAN_F32, true, { 5, 1, 1 }, { SLAB_ACTIVATIONS, SUMS_AT, 64 } },
 };
 static PlanBuffer buffers[] = {
@@ -142,9 +142,9 @@ static PlanBuffer buffers[] = {
     { SLAB_ACTIVATIONS, IMAGE_AT, 3 * PIXELS },
     { SLAB_ACTIVATIONS, PROBABILITY_AT, 4 * PIXELS },
     { SLAB_ACTIVATIONS, MASK_AT, PIXELS },
-    { SLAB_FIXED, 64, 64 },
+    { SLAB_FIXED, 128, 64 },
     { SLAB_ACTIVATIONS, SUMS_AT, 64 },
-    { SLAB_FIXED, 0, 64 },
+    { SLAB_FIXED, 0, 128 },
     { SLAB_MOMENTS, 0, 256 },
 };
 
@@ -160,7 +160,7 @@ static PlanProgram make_program(const char *name, int kernel, int n_tensors, int
                           .tensors = tensors,
                           .n_steps = 1,
                           .steps = step,
-                          .fixed_bytes = 128,
+                          .fixed_bytes = 192,
                           .sample_bytes = SUMS_AT + 64 };
 }
 

@@ -25,11 +25,11 @@ static void test_launches(void **state)
     const char *lines = logged("record|launch|cuGraphInstantiate|s1 cuGraphLaunch|run");
     char *want = NULL;
     int fixed, activations;
-    assert_int_equal(sscanf(lines, "record pack <<<1, 32, 0>>> m%d+64 N=1\n"
+    assert_int_equal(sscanf(lines, "record pack <<<1, 32, 0>>> m%d+128 N=1\n"
                                    "record scale <<<5, 128, 65536>>> m%d+0", &fixed, &activations),
                      2);
     assert_true(asprintf(&want,
-                         "record pack <<<1, 32, 0>>> m%d+64 N=1\n"
+                         "record pack <<<1, 32, 0>>> m%d+128 N=1\n"
                          "record scale <<<5, 128, 65536>>> m%d+0 m%d+64 1 6 N=1\n"
                          "record shift <<<1, 256, 1024>>> m%d+64 m%d+0 10 6 N=1\n"
                          "cuGraphInstantiate 3\ns1 cuGraphLaunch 3\nrun pack\nrun scale\n"

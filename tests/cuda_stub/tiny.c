@@ -31,9 +31,9 @@ PlanKernel tiny_kernels[] = {
 static PlanTensor tensors[] = {
     { TEXT("image"), ROLE_INPUT, PLAN_F32, true, { 1, 2, 3 }, { SLAB_ACTIVATIONS, 0, 64 } },
     { TEXT("y"), ROLE_OUTPUT, PLAN_F32, true, { 1, 2, 3 }, { SLAB_ACTIVATIONS, 0, 64 } },
-    { TEXT("packs"), ROLE_METRIC, PLAN_F32, false, { 1, 1, 1 }, { SLAB_FIXED, 64, 64 } },
+    { TEXT("packs"), ROLE_METRIC, PLAN_F32, false, { 1, 1, 1 }, { SLAB_FIXED, 128, 64 } },
 };
-static PlanBuffer pack_buffers[] = { { SLAB_FIXED, 64, 64 } };
+static PlanBuffer pack_buffers[] = { { SLAB_FIXED, 128, 64 } };
 static PlanBuffer scale_buffers[] = { { SLAB_ACTIVATIONS, 0, 64 }, { SLAB_ACTIVATIONS, 64, 64 } };
 static PlanBuffer shift_buffers[] = { { SLAB_ACTIVATIONS, 64, 64 }, { SLAB_ACTIVATIONS, 0, 64 } };
 static int64_t sizes[] = { PIXELS };
@@ -51,7 +51,7 @@ static PlanStep steps[] = {
       .n_scalars = 1, .buffers = shift_buffers, .sizes = sizes, .scalars = ten,
       .label = TEXT("shift it") },
 };
-static PlanBuffer matrices[] = { { SLAB_ACTIVATIONS, 0, 64 }, { SLAB_FIXED, 64, 64 },
+static PlanBuffer matrices[] = { { SLAB_ACTIVATIONS, 0, 64 }, { SLAB_FIXED, 128, 64 },
                                  { SLAB_ACTIVATIONS, 64, 64 } };
 static int64_t matrix_sizes[MATMUL_SIZES] = { [MATMUL_ROWS_PER_SAMPLE] = 2, [MATMUL_COLUMNS] = 2,
                                               [MATMUL_DEPTH] = 8, [MATMUL_B_TRANSPOSED] = 1 };
@@ -59,9 +59,9 @@ static PlanStep product = { .kernel = 4, .n_buffers = 3, .buffers = matrices,
                             .n_sizes = MATMUL_SIZES, .sizes = matrix_sizes,
                             .label = TEXT("multiply it") };
 PlanProgram tiny_programs[] = {
-    { TEXT("predict"), 3, tensors, 3, steps, 128, 128, 0, false, 0, NULL },
-    { TEXT("evaluate"), 3, tensors, 3, steps, 128, 128, 0, false, 0, NULL },
-    { TEXT("train"), 3, tensors, 1, &product, 128, 128, 0, false, 0, NULL },
+    { TEXT("predict"), 3, tensors, 3, steps, 192, 128, 0, false, 0, NULL },
+    { TEXT("evaluate"), 3, tensors, 3, steps, 192, 128, 0, false, 0, NULL },
+    { TEXT("train"), 3, tensors, 1, &product, 192, 128, 0, false, 0, NULL },
 };
 PlanTarget tiny_targets[] = {
     { TEXT("cuda-tf32"), TEXT("stub prelude"), 5, tiny_kernels, 2, tiny_programs },

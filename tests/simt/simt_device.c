@@ -276,7 +276,7 @@ static bool run(Device *device, const DeviceRun *work, Error *error)
     for (int i = 0; i < work->n_steps; i++) {
         if (work->times)
             work->times[i] = 0;
-        if ((!work->steps[i].plan->once || work->once)
+        if (step_is_due(work, work->steps[i].plan)
             && !run_step(simt, work, &work->steps[i], error))
             return false;
     }

@@ -29,11 +29,15 @@ typedef struct {
     int64_t scratch_bytes;
 } KernelArguments;
 
+typedef enum { OPTIMISER_ADAM, OPTIMISER_ADAMW, OPTIMISER_SGD, OPTIMISER_NESTEROV } Optimiser;
 typedef struct {
-    double learning_rate, beta1, beta2, eps;
+    double learning_rate, beta1, beta2, eps, weight_decay;
+    double clip;                /* PART_CLIP: the largest norm of all gradients together */
+    double gradient_scale;      /* 1 before each run; PART_CLIP changes it */
+    double blends[3][2];        /* of PART_SUM, PART_TOTAL, PART_AVERAGE: y = [0] y + [1] x */
     int64_t step;               /* of the optimiser, from 1 */
     uint64_t seed;              /* of dropout in this step */
-    int64_t reserved[2];
+    int64_t optimiser;          /* an Optimiser */
 } PlanState;
 
 typedef float v16 __attribute__((vector_size(64), may_alias));

@@ -1,6 +1,11 @@
-/* One step of Adam (Kingma, Ba 2015) for a range of the parameters, as PyTorch's, without decay:
- *   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
- *   p -= rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+/* One step of the optimiser for a range of the parameters, as PyTorch's; g is the gradient times its
+ * scale, and t the number of the step:
+ *   Adam (Kingma, Ba 2015)      g += decay p,  m = beta1 m + (1 - beta1) g,
+ *                               v = beta2 v + (1 - beta2) g^2,
+ *                               p -= rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+ *   AdamW (Loshchilov, Hutter 2019)   p -= rate decay p instead of the first
+ *   SGD                         g += decay p,  m = beta1 m + g,  p -= rate m
+ *   SGD, Nesterov               ...,  p -= rate (g + beta1 m)
  * and the new convolution weights packed as conv.cu wants them (conv_packed.cu). Every float is read
  * once and written once: memory sets the time. The step's number and the rates are read from memory,
  * so that a recorded graph of launches stays valid.
@@ -13,17 +18,24 @@
  * own buffers: parameters, gradients, first moments m, second moments v (this range of each), state
  * (PlanState), then the packed weights of each segment, A before B
  * sizes: those of a segment, SEGMENTS times    scalars: none
- * own shared bytes: 32 + 16 * (16 * 4 + 4) * the most taps */
+ * own shared bytes: 64 + 16 * (16 * 4 + 4) * the most taps */
 enum {
     SEGMENT_FIRST_BLOCK, SEGMENT_OFFSET,   /* its first block; its first float in the range */
     SEGMENT_COUNT,                         /* floats of a plain one; else its first packed buffer */
     SEGMENT_FIRST, SEGMENT_SECOND, SEGMENT_TAPS,
     SEGMENT_STEPS_A, SEGMENT_STEPS_B,      /* steps a tap of its packings; 0: none */
     SEGMENT_SIZES,
-    TILE = 16, TILE_AT = 32, THREAD_FLOATS = 16,
+    TILE = 16, TILE_AT = 64, THREAD_FLOATS = 16,
 };
 
-typedef struct { float beta1, rest1, beta2, rest2, rate, correction, eps; } Factors;
+typedef struct {
+    float scale, decay, keep;              /* of g; of p in g; of p in p */
+    float beta1, rest1, beta2, rest2;
+    float rate, correction, eps;
+    float ahead, here;                     /* of m and of g in the step of SGD */
+    float sgd;                             /* 0: Adam */
+} Factors;
+enum { N_FACTORS = sizeof(Factors) / sizeof(float) };
 
 /* x^n by squaring; n >= 0. */
 DEVICE double power(double x, int64_t n)
@@ -37,38 +49,47 @@ DEVICE double power(double x, int64_t n)
 DEVICE Factors factors_of(const PlanState *state)
 {
     double beta1 = load_fixed(&state->beta1), beta2 = load_fixed(&state->beta2);
-    int64_t step = load_fixed(&state->step);
-    double rate = load_fixed(&state->learning_rate) / (1.0 - power(beta1, step));
-    Factors f = { (float)beta1, (float)(1.0 - beta1), (float)beta2, (float)(1.0 - beta2),
-                  (float)rate, (float)sqrt(1.0 - power(beta2, step)),
-                  (float)load_fixed(&state->eps) };
+    double rate = load_fixed(&state->learning_rate), decay = load_fixed(&state->weight_decay);
+    int64_t step = load_fixed(&state->step), optimiser = load_fixed(&state->optimiser);
+    bool sgd = optimiser >= OPTIMISER_SGD, apart = optimiser == OPTIMISER_ADAMW;
+    bool nesterov = optimiser == OPTIMISER_NESTEROV;
+    Factors f = {
+        (float)load_fixed(&state->gradient_scale), apart ? 0.0f : (float)decay,
+        apart ? (float)(1.0 - rate * decay) : 1.0f,
+        (float)beta1, sgd ? 1.0f : (float)(1.0 - beta1), (float)beta2, (float)(1.0 - beta2),
+        (float)(sgd ? rate : rate / (1.0 - power(beta1, step))),
+        (float)sqrt(1.0 - power(beta2, step)), (float)load_fixed(&state->eps),
+        nesterov ? (float)beta1 : 1.0f, nesterov ? 1.0f : 0.0f, sgd ? 1.0f : 0.0f,
+    };
     return f;
 }
 
 /* One thread makes the factors for its block. */
 DEVICE Factors shared_factors(const PlanState *state)
 {
+    union { Factors f; float values[N_FACTORS]; } all;
     if (thread_index() == 0) {
-        Factors f = factors_of(state);
-        float values[7] = { f.beta1, f.rest1, f.beta2, f.rest2, f.rate, f.correction, f.eps };
-        UNROLL for (unsigned i = 0; i < 7; i++)
-            store_shared(4 * i, values[i]);
+        all.f = factors_of(state);
+        UNROLL for (unsigned i = 0; i < N_FACTORS; i++)
+            store_shared(4 * i, all.values[i]);
     }
     barrier();
-    Factors f = { load_shared<float>(0), load_shared<float>(4), load_shared<float>(8),
-                  load_shared<float>(12), load_shared<float>(16), load_shared<float>(20),
-                  load_shared<float>(24) };
-    return f;
+    UNROLL for (unsigned i = 0; i < N_FACTORS; i++)
+        all.values[i] = load_shared<float>(4 * i);
+    return all.f;
 }
 
 DEVICE void step_float(const Factors &f, uint32_t *p, uint32_t gradient, uint32_t *m, uint32_t *v)
 {
-    float g = bits_float(gradient);
-    float first = f.beta1 * bits_float(*m) + f.rest1 * g;
-    float second = f.beta2 * bits_float(*v) + f.rest2 * g * g;
+    float before = bits_float(*p), g = f.scale * bits_float(gradient) + f.decay * before;
+    float first = f.beta1 * bits_float(*m) + f.rest1 * g, move = f.ahead * first + f.here * g;
     *m = float_bits(first);
-    *v = float_bits(second);
-    *p = float_bits(bits_float(*p) - f.rate * first / (sqrtf(second) / f.correction + f.eps));
+    if (f.sgd == 0.0f) {
+        float second = f.beta2 * bits_float(*v) + f.rest2 * g * g;
+        *v = float_bits(second);
+        move = first / (sqrtf(second) / f.correction + f.eps);
+    }
+    *p = float_bits(f.keep * before - f.rate * move);
 }
 
 /* ---- plain segments -------------------------------------------------------------------------- */

@@ -1,9 +1,9 @@
-/* The optimiser's launches on CUDA: one pass over parameters, gradients and moments that also writes
- * the packed weights of the convolutions, so that the next step need not pack them.
+/* What follows the gradients on CUDA. The optimiser's step is one pass over parameters, gradients and
+ * moments that also writes the packed weights of the convolutions, so that the next step need not pack them.
  *
  * The slab of parameters is cut into segments, in its order: convolution weights that are packed,
  * and all that lies between them. A launch takes some segments, as many as its arguments hold. What
- * a segment's numbers mean is said in kernels/cuda/adam.cu.
+ * a segment's numbers mean is said in kernels/cuda/update.cu.
  */
 #include "lower_cuda.h"
 
@@ -20,6 +20,7 @@ enum {
     PLAIN_FLOATS = 16,             /* of a thread */
     TILE = 16,
     MAX_TAPS = 49,
+    TILE_AT = 64,                  /* bytes of shared memory before the tiles */
     TILE_BYTES = TILE * (TILE * 4 + 4), /* of shared memory, for each tap */
 };
 
@@ -42,7 +43,7 @@ static bool is_packed_weight(const Graph *graph, const Group *group, ConvCudaLow
         && shape_count(*shape) % PLAN_BLOCK == 0 && shape->dims[2] * shape->dims[3] <= MAX_TAPS;
 }
 
-bool adam_packs(const Graph *graph, const Group *group)
+bool update_packs(const Graph *graph, const Group *group)
 {
     ConvCudaLowering own, other;
     if (!is_packed_weight(graph, group, &own) || !fusion_on(graph->compilation, "adam"))
@@ -64,7 +65,7 @@ static void find_packings(const Graph *graph, const PlanParameter *parameter, Se
     for (int i = 0; i < graph->n_groups; i++) {
         const Group *group = graph->groups[i];
         ConvCudaLowering conv;
-        if (!adam_packs(graph, group) || group->anchor->inputs[1]->offset != parameter->offset)
+        if (!update_packs(graph, group) || group->anchor->inputs[1]->offset != parameter->offset)
             continue;
         describe_conv_cuda(graph, group->anchor, &conv);
         int kind = conv.pack_sizes[PACK_TRANSPOSED] != 0;
@@ -126,7 +127,7 @@ static void lower_segments(Lowering *l, const Segment *segments, int n)
         { SLAB_FIXED, 0, PLAN_STATE_BYTES },
     };
     CudaLaunch launch;
-    lower_small_cuda("adam.cu", sizes, 0, false, &launch, NULL);
+    lower_small_cuda("update.cu", sizes, 0, false, &launch, NULL);
     for (int i = 0; i < n; i++) {
         const Segment *s = &segments[i];
         bool packs = s->steps[0] || s->steps[1];
@@ -143,26 +144,64 @@ static void lower_segments(Lowering *l, const Segment *segments, int n)
     }
     launch.blocks = blocks;
     launch.blocks_per_sample = 0;
-    launch.shared_bytes = 32 + TILE_BYTES * taps;
+    launch.shared_bytes = TILE_AT + TILE_BYTES * taps;
     const Call call = { .defines = arena_printf(l->graph->arena, "#define SEGMENTS %d\n", n) };
     Emission e = begin_emission(l, NULL, &call, &cuda_dialect);
     e.buffers = copied(l, buffers, (size_t)n_buffers * sizeof *buffers);
     e.sizes = copied(l, sizes, (size_t)n * SEGMENT_SIZES * sizeof *sizes);
     e.n_buffers = n_buffers;
     e.n_sizes = n * SEGMENT_SIZES;
-    PlanStep *step = add_launches(l, &e, "adam.cu", &launch, 1, "");
+    PlanStep *step = add_launches(l, &e, "update.cu", &launch, 1, "");
     fill_step(l, step, e.buffers, e.n_buffers, e.sizes, e.n_sizes, NULL, 0);
     step->flops = 12 * (double)(end - begin);
-    step->label = (char *)"adam";
+    step->part = PART_UPDATE;
+    step->label = (char *)part_label(PART_UPDATE);
 }
 
-void lower_adam_cuda(Lowering *l)
+static void lower_segments_all(Lowering *l)
 {
-    if (!l->plan->trainable_bytes)
-        return;
     int n;
     const Segment *segments = list_segments(l, &n);
     for (int first = 0; first < n; first += MAX_SEGMENTS)
         lower_segments(l, segments + first, n - first < MAX_SEGMENTS ? n - first : MAX_SEGMENTS);
+}
+
+static void lower_part(Lowering *l, PlanPart part, const char *template, int64_t blocks, Call *call)
+{
+    CudaLaunch launch;
+    call->template = template;
+    call->defines = "";
+    lower_small_cuda(template, call->sizes, call->n_sizes, false, &launch, NULL);
+    launch.blocks = blocks;
+    PlanStep *step = add_plain(l, call, &launch);
+    step->part = part;
+    step->label = (char *)part_label(part);
+}
+
+void lower_update_cuda(Lowering *l)
+{
+    const UpdatePlaces at = update_places(l);
+    if (!at.bytes)
+        return;
+    const int64_t count = at.bytes / 4;
+    for (PlanPart part = PART_SUM; part <= PART_AVERAGE; part++) {
+        PlanBuffer y, x;
+        int blend = blend_of(&at, part, &y, &x);
+        if (part == PART_UPDATE) {
+            lower_segments_all(l);
+        } else if (blend >= 0) {
+            Call call = { .sizes = { y.bytes / 4, blend }, .n_sizes = 2,
+                          .buffers = { y, x, at.state }, .n_buffers = 3 };
+            lower_part(l, part, "blend.cu",
+                       divide_up(y.bytes / 4, UPDATE_THREADS * PLAIN_FLOATS), &call);
+        } else {
+            for (int last = 0; last < 2; last++) {
+                Call call = { .sizes = { count, NORM_CHUNK, last }, .n_sizes = 3,
+                              .buffers = { at.gradients, at.partials, at.state }, .n_buffers = 3 };
+                lower_part(l, part, "gradient_norm.cu", last ? 1 : divide_up(count, NORM_CHUNK),
+                           &call);
+            }
+        }
+    }
     l->program->keeps_once = true;
 }

@@ -11,6 +11,7 @@
 #include "build.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -411,6 +412,33 @@ static void check_model(Build *b, const Block *model)
                      b->frame->stacks[i].name);
 }
 
+/* --freeze: parameters that match a pattern become buffers. */
+static void freeze(Build *b, const Block *model)
+{
+    int n_trained = 0;
+    for (const char *at = b->compilation->freeze; at && *at; at += *at == ',') {
+        size_t length = strcspn(at, ",");
+        const char *pattern = arena_printf(b->arena, "%.*s", (int)length, at);
+        bool found = false;
+        for (int i = 0; i < b->graph->n_nodes; i++) {
+            Node *node = b->graph->nodes[i];
+            if (node->init == INIT_NONE || fnmatch(pattern, node->name, 0) != 0)
+                continue;
+            node->op = OP_BUFFER;
+            found = true;
+        }
+        if (!found)
+            error_at(b->compilation, model->loc, "--freeze: '%s' has no parameter called '%.100s'",
+                     model->name, pattern);
+        at += length;
+    }
+    for (int i = 0; i < b->graph->n_nodes; i++)
+        n_trained += b->graph->nodes[i]->op == OP_PARAMETER;
+    if (b->compilation->freeze && !n_trained && !b->compilation->errors)
+        error_at(b->compilation, model->loc, "--freeze: nothing of '%s' is left to train",
+                 model->name);
+}
+
 Graph *build(Compilation *c, Tree *tree)
 {
     Build *b = arena_alloc(c->arena, sizeof *b);
@@ -433,6 +461,8 @@ Graph *build(Compilation *c, Tree *tree)
     run(b, tree->models->body);
     if (c->errors == errors)
         check_model(b, tree->models);
+    if (c->errors == errors)
+        freeze(b, tree->models);
     if (c->errors > errors)
         return NULL;
     graph_sort(b->graph);

@@ -111,6 +111,8 @@ static char *options_text(const Compilation *c)
         text_printf(&text, " -D %s=%s", c->defines[i].name, c->defines[i].value);
     for (int i = 0; i < c->n_include_dirs; i++)
         text_printf(&text, " -I %s", c->include_dirs[i]);
+    if (c->freeze)
+        text_printf(&text, " --freeze '%s'", c->freeze);
     if (!c->winograd)
         text_printf(&text, " --no-winograd");
     if (c->warp_groups)

@@ -21,7 +21,7 @@ enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
     OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_MAN, OPTION_VERSION, OPTION_NO_WINOGRAD, OPTION_GEMM,
-    OPTION_WARP_GROUPS, OPTION_EXPORT,
+    OPTION_WARP_GROUPS, OPTION_EXPORT, OPTION_FREEZE,
 };
 
 typedef struct {
@@ -35,6 +35,7 @@ static const Option options[] = {
     {'o', "output", "FILE", "write the plan to FILE (default: the model's name, .plan)"},
     {'D', "define", "NAME=VALUE", "set a param of the model"},
     {'I', "include", "DIR", "look in DIR too for files that `use` names"},
+    {OPTION_FREEZE, "freeze", "PATTERNS", "do not train parameters called so: 'encoder.*,head.*'"},
     {OPTION_TARGET, "target", "LIST", "of host,cuda (default both)"},
     {OPTION_PRECISION, "precision", "LIST", "of fp32,tf32,bf16 (default all; the host: fp32 always, bf16)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
@@ -222,6 +223,11 @@ static int set_option(Command *command, int value, char *text)
         c->include_dirs = arena_grow(c->arena, c->include_dirs, bytes, bytes + sizeof(char *));
         c->include_dirs[c->n_include_dirs++] = text;
         break;
+    case OPTION_FREEZE:
+        if (strchr(text, '\''))
+            return usage("--freeze: names have no quotes");
+        c->freeze = text;
+        break;
     case OPTION_TARGET: return set_targets(c, text);
     case OPTION_PRECISION: return set_precision(c, text);
     case OPTION_NO_FUSE: return set_no_fuse(c, text);
@@ -398,6 +404,7 @@ static int run_command(Command *command)
                              .n_defines = c->n_defines, .include_dirs = c->include_dirs,
                              .n_include_dirs = c->n_include_dirs, .precision = c->precision,
                              .targets = c->targets, .no_fuse = c->no_fuse, .winograd = c->winograd,
+                             .freeze = c->freeze,
                              .gemm = c->gemm, .warp_groups = c->warp_groups,
                              .json = c->json,
                              .messages = c->messages, .stop_after = c->stop_after,

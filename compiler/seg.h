@@ -71,6 +71,7 @@ struct Compilation {
     const char *precision;        /* of the CUDA targets, a comma list: "fp32,tf32,bf16" */
     const char *targets;          /* a comma list: "host,cuda" */
     const char *no_fuse;          /* NULL: fuse all; "": nothing; else not those of a comma list */
+    const char *freeze;           /* NULL, or patterns of parameters' names with commas */
     bool winograd;                /* not --no-winograd: 3x3 convolutions by it where it pays */
     bool warp_groups;             /* --warp-groups: candidates of sm_90a's wgmma, for segrun tune */
     bool gemm;                    /* --gemm cublas: convolutions on CUDA by im2col and cuBLAS */

@@ -58,4 +58,29 @@ MODEL
 ok "a model with an encoder" "$segc" outer.seg -o outer.plan
 ok "--init encoder=FILE" "$segrun" train outer.plan --data pets -b 4 -e 1 --lr 1e-2 --init encoder=plain.safetensors -p outer
 says "takes the encoder's" "6 tensors taken"
+
+# Frozen: as they were; the rest is trained.
+ok "segc --freeze" "$segc" outer.seg --freeze 'encoder.*' -o frozen.plan
+ok "training it" "$segrun" train frozen.plan --data pets -b 4 -e 2 --lr 1e-2 -m outer/outer.last.safetensors -p frozen -q
+for run in outer frozen; do
+    "$segrun" convert $run/outer.last.safetensors -o $run.encoder.safetensors --rename x=x -q
+done
+tensor() { # tensor FILE NAME: the bytes of one tensor
+    "$segrun" info "$1" --json - >info.json || return 1
+    local length begin end
+    length=$(od -An -tu8 -N8 "$1")
+    begin=$(head -c $((length + 8)) "$1" | grep -aoE "\"$2\":[^}]*" | grep -oE '[0-9]+,[0-9]+\]$' | tr -d ']')
+    end=${begin#*,} begin=${begin%,*}
+    tail -c +$((length + 9 + begin)) "$1" | head -c $((end - begin)) | od -An -tx1
+}
+equal() { [ -n "$(tensor outer.encoder.safetensors "$1")" ] &&
+    [ "$(tensor outer.encoder.safetensors "$1")" = "$(tensor frozen.encoder.safetensors "$1")" ]; }
+differ() { ! equal "$1"; }
+check "a frozen weight stays" equal encoder.conv1.weight
+check "so does that of its batch norm" equal encoder.batch_norm1.weight
+check "whose running statistics go on" differ encoder.batch_norm1.running_mean
+check "the others are trained" differ conv.weight
+fails 1 "a pattern without a parameter" "$segc" outer.seg --freeze 'encoder.*,decoder.*' -o x.plan
+says "is an error" "no parameter called 'decoder"
+fails 1 "nothing left to train" "$segc" outer.seg --freeze '*' -o x.plan
 finish

@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "bench.h"
+#include "bench_page.h"
+#include "bench_pictures.h"
 
 typedef struct {
     const Options *options;
@@ -41,7 +43,8 @@ static bool open_first(BenchCommand *command, Error *error)
         return false;
     command->bench = (Bench){
         .device = session->device, .batch = (int)options->batch, .seed = options->seed,
-        .runs = options->runs, .profile = options->profile || options->steps || options->trace,
+        .runs = options->runs, .profile = options->profile || options->steps || options->trace || options->plot
+                || options->report,
         .tick = show_timed, .context = &session->progress,
     };
     return add_plan(command, session, error);
@@ -73,7 +76,9 @@ static bool bench_plans(BenchCommand *command, Error *error)
     bool measured = bench_measure(bench, error);
     progress_clear(&command->session.progress);
     if (!measured || (options->json && !bench_write_json(bench, options->json, error))
-        || (options->trace && !bench_write_trace(bench, options->trace, error)))
+        || (options->trace && !bench_write_trace(bench, options->trace, error))
+        || (options->plot && !bench_plot(bench, options->plot, error))
+        || (options->report && !bench_write_page(bench, options->report, error)))
         return false;
     if (options->json && strcmp(options->json, "-") == 0)
         return true;

@@ -53,3 +53,75 @@ char *group_lines(const PlanProgram *program, int group)
     free(members);
     return text;
 }
+
+int group_step(const PlanProgram *program, int group)
+{
+    int found = -1;
+    for (int i = 0; group >= 0 && i < program->n_steps; i++) {
+        const PlanStep *step = &program->steps[i];
+        if (step->group == group
+            && (found < 0 || !strstr(step->label, " finish") || strstr(program->steps[found].label,
+                                                                       " pack")))
+            found = i;
+    }
+    return found;
+}
+
+/* ---- lifetimes ------------------------------------------------------------------------------- */
+
+static bool lies_at(const PlanNode *node, const PlanBuffer *buffer)
+{
+    return node->buffer.slab == buffer->slab && node->buffer.offset == buffer->offset
+        && node->buffer.bytes == buffer->bytes && buffer->bytes > 0;
+}
+
+/* A result's node is the last one that lies where the caller reads it. */
+static void keep_results(const PlanProgram *program, int *last)
+{
+    for (int t = 0; t < program->n_tensors; t++) {
+        const PlanTensor *tensor = &program->tensors[t];
+        int i = program->n_nodes - 1;
+        while (i >= 0 && !lies_at(&program->nodes[i], &tensor->buffer))
+            i--;
+        if (i >= 0 && tensor->role != ROLE_INPUT && tensor->role != ROLE_TARGET)
+            last[i] = program->n_steps - 1;
+    }
+}
+
+/* What the group of these steps reads and makes. */
+static void live_with_group(const PlanProgram *program, int group, const bool *members, int begin,
+                            int end, int *first, int *last)
+{
+    for (int i = 0; i < program->n_nodes; i++) {
+        const PlanNode *node = &program->nodes[i];
+        for (int k = 0; members[i] && k < node->n_inputs; k++)
+            last[node->inputs[k]] = last[node->inputs[k]] > end ? last[node->inputs[k]] : end;
+        if (node->group == group) {
+            first[i] = first[i] < 0 ? begin : first[i];
+            last[i] = last[i] > end ? last[i] : end;
+        }
+    }
+}
+
+bool node_lifetimes(const PlanProgram *program, int *first, int *last)
+{
+    bool *members = calloc((size_t)program->n_nodes + 1, sizeof *members);
+    for (int i = 0; i < program->n_nodes; i++) {
+        first[i] = node_is_source(&program->nodes[i]) ? 0 : -1;
+        last[i] = -1;
+    }
+    for (int i = 0; members && i < program->n_steps; i++) {
+        int group = program->steps[i].group, end = i;
+        while (end + 1 < program->n_steps && program->steps[end + 1].group == group)
+            end++;
+        if (group >= 0) {
+            group_members(program, group, members);
+            live_with_group(program, group, members, i, end, first, last);
+        }
+        i = end;
+    }
+    if (members)
+        keep_results(program, last);
+    free(members);
+    return members != NULL;
+}

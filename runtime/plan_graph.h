@@ -16,5 +16,10 @@ void node_operator(const PlanNode *, char *text, size_t size);
 void group_members(const PlanProgram *, int group, bool *members);
 /* Their lines. Free with free(); NULL: no memory, or no group. */
 char *group_lines(const PlanProgram *, int group);
+/* For each node the steps during which it must be kept: from the one that makes it to the last that
+ * reads it; results until the end. first[i] -1: never made. False: no memory. */
+bool node_lifetimes(const PlanProgram *, int *first, int *last);
+/* The step of a group that does its work: not one that packs or finishes. -1: none. */
+int group_step(const PlanProgram *, int group);
 
 #endif

@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "runtime/bench.h"
+#include "runtime/bench_page.h"
+#include "runtime/bench_pictures.h"
 #include "runtime/device.h"
 
 static int passed, failed;
@@ -50,7 +53,7 @@ static PlanStep quick_steps[] = { STEP(0, 1e5, 100, false, "scale \"one\""),
 static PlanStep slow_steps[] = { STEP(0, 2e6, 100, false, "scale") };
 static int source[] = { 0 };
 static PlanNode nodes[] = { { TEXT("%x = input : u8"), 0, NULL, -1, { SLAB_ACTIVATIONS, 0, 48 } },
-                            { TEXT("%1 = mul %x : \"f32\""), 1, source, 0, { 0 } } };
+                            { TEXT("%1 = mul %x : \"f32\"<b>&"), 1, source, 0, { 0 } } };
 static PlanProgram quick_programs[] = { { TEXT("predict"), 1, tensors, 4, quick_steps, 64, 64, 0,
                                           false, 2, nodes } };
 static PlanProgram slow_programs[] = { { TEXT("predict"), 1, tensors, 1, slow_steps, 64, 64, 0,
@@ -294,7 +297,7 @@ static void test_trace(const Bench *bench)
             double work = json_number_value(json_object_get(arguments, "FLOP"));
             astray += at < begin - 0.01 || at + length > end + 0.01 || length <= 0
                    || fabs(rate * 1e3 * length - work) > 1e-3 * work + 1;
-            graphs += graph && strcmp(graph, "%1 = mul %x : \"f32\"\n") == 0;
+            graphs += graph && strcmp(graph, "%1 = mul %x : \"f32\"<b>&\n") == 0;
         }
     }
     check(names == 4 && runs == 6 && steps == 3 * 3 + 3, "events: %d %d %d", names, runs, steps);
@@ -304,6 +307,68 @@ static void test_trace(const Bench *bench)
     remove(path);
     check(!bench_write_trace(bench, "/nowhere/trace.json", &error)
           && error.code == EXIT_ENVIRONMENT && error.hint[0], "where it cannot be written");
+}
+
+static int count(const char *text, const char *part)
+{
+    int n = 0;
+    for (; (text = strstr(text, part)); text += strlen(part))
+        n++;
+    return n;
+}
+
+/* One page, whole, with nothing from elsewhere and no text of a plan taken for HTML. */
+static void test_page(const Bench *bench)
+{
+    static const char *const foreign[] = { "http", "src=", "<script", "url(", "@import", "<link",
+                                           "<b>", "nan", "inf\"" };
+    static const char *const elements[] = { "svg", "table", "details", "g", "title", "div", "h2" };
+    char path[] = "/tmp/test-bench-XXXXXX", begin[16], end[16];
+    Error error = { 0 };
+    size_t size = 0;
+    int file = mkstemp(path);
+    check(file >= 0 && bench_write_page(bench, path, &error), "page: %s", error.text);
+    char *text = file_read(path, &size, &error);
+    check(text && strncmp(text, "<!DOCTYPE html>", 15) == 0
+              && strcmp(text + size - 15, "</body></html>\n") == 0, "a whole page");
+    for (size_t i = 0; text && i < sizeof foreign / sizeof *foreign; i++)
+        check(!strstr(text, foreign[i]), "the page has %s", foreign[i]);
+    for (size_t i = 0; text && i < sizeof elements / sizeof *elements; i++) {
+        snprintf(begin, sizeof begin, "<%s", elements[i]);
+        snprintf(end, sizeof end, "</%s>", elements[i]);
+        int opened = count(text, begin);
+        if (strcmp(elements[i], "g") == 0)
+            opened = count(text, "<g>") + count(text, "<g ");
+        check(opened > 0 && opened == count(text, end), "<%s>: %d and %d ends", elements[i],
+              opened, count(text, end));
+    }
+    check(text && strstr(text, "scale &quot;one&quot;") && strstr(text, "&lt;b&gt;&amp;"),
+          "texts are escaped");
+    check(text && count(text, "<td>") == 2 * 9 + 3 * 7 + (3 + 1) * 6, "cells: %d",
+          text ? count(text, "<td>") : 0);
+    free(text);
+    remove(path);
+    check(!bench_write_page(bench, "/nowhere/page.html", &error)
+              && error.code == EXIT_ENVIRONMENT && strstr(error.text, "/nowhere/page.html"),
+          "a page that cannot be written: %s", error.text);
+}
+
+static void test_plot(const Bench *bench)
+{
+    static const char *const names[] = { "roofline", "times", "timeline", "memory" };
+    char folder[] = "/tmp/test-bench-XXXXXX", path[64];
+    Error error = { 0 };
+    check(mkdtemp(folder) && bench_plot(bench, folder, &error), "plot: %s", error.text);
+    for (int i = 0; i < 4; i++) {
+        size_t size = 0;
+        snprintf(path, sizeof path, "%s/%s.png", folder, names[i]);
+        char *bytes = file_read(path, &size, &error);
+        check(bytes && size > 1000 && memcmp(bytes, "\x89PNG", 4) == 0, "%s", path);
+        free(bytes);
+        check(i > 0 || !bench_plot(bench, path, &error), "a folder that is a file");
+        remove(path);
+    }
+    check(rmdir(folder) == 0, "four files and no more");
 }
 
 static void test_failures(void)
@@ -341,6 +406,8 @@ int main(void)
         test_text(&bench);
         test_json(&bench);
         test_trace(&bench);
+        test_page(&bench);
+        test_plot(&bench);
     }
     close_all(&bench);
     test_failures();

@@ -14,4 +14,19 @@ same "a traced run learns the same" run/losses again/losses
 fails 3 "a trace that cannot be written" "$segrun" train tiny.plan --data pets -b 4 -e 1 -p r3 -q --trace no/t.json
 says "says which" "cannot write no/t.json"
 check "but the run is saved" test -s r3/tiny.last.safetensors
+"$segc" tiny.seg --no-fuse -o unfused.plan >/dev/null
+ok "bench with all it can show" "$segrun" bench tiny.plan -d cpu -b 2 -n 3 --compare unfused.plan \
+    --trace bench.json --report report.html --plot plots
+says "without the tables that were not asked for" 'times as long'
+check "the trace has the graph's lines" grep -q '"graph": "%[0-9]* = ' bench.json
+check "and both plans" grep -q '"pid": 2' bench.json
+check "the page is whole" grep -q '</html>' report.html
+check "and shows graphs" grep -q 'class="graph"' report.html
+check "with nothing from elsewhere" bash -c '! grep -qE "https?:|src=|<script|<link|@import" report.html'
+check "four pictures" test "$(find plots -name '*.png' -size +1k | wc -l)" = 4
+ok "of the program predict too" "$segrun" bench tiny.plan -d cpu -b 1 -n 1 --program predict --report p.html
+touch file
+fails 3 "pictures into a file" "$segrun" bench tiny.plan -d cpu -b 2 -n 1 --plot file
+says "says so" 'a file has that name'
+fails 3 "a report into no folder" "$segrun" bench tiny.plan -d cpu -b 2 -n 1 --report no/report.html
 finish

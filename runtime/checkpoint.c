@@ -20,28 +20,24 @@
 #define FORMAT FORMAT_NAME " 1"
 #define FIRST_MOMENT "optimizer.exp_avg."
 #define SECOND_MOMENT "optimizer.exp_avg_sq."
+#define TRAINED "optimizer.trained."      /* where NAME is the average of the weights */
 
-enum { MAX_METADATA = 40 };
+enum { MAX_METADATA = 80 };
 
 /* ---- the run's state as texts ---- */
 
-typedef enum { FIELD_INT, FIELD_INT64, FIELD_HASH, FIELD_DOUBLE, FIELD_BOOL } FieldKind;
+typedef enum { FIELD_INT, FIELD_INT64, FIELD_HASH, FIELD_DOUBLE } FieldKind;
 typedef struct {
     const char *key;
     FieldKind kind;
     size_t place;
     double least, most;      /* what a sound file holds */
+    bool newer;              /* files of before have 0 */
 } Field;
 
-#define FIELD(kind, field, least, most) { #field, kind, offsetof(RunState, field), least, most }
+/* Where the run stands; what it was told to do is recipe_items.c's. */
+#define FIELD(kind, field, least, most) { #field, kind, offsetof(RunState, field), least, most, false }
 static const Field fields[] = {
-    FIELD(FIELD_HASH, seed, 0, 0),
-    FIELD(FIELD_INT, batch, 1, 65536),
-    FIELD(FIELD_INT, epochs, 1, 1e6),
-    FIELD(FIELD_INT64, limit, 0, 1e9),
-    FIELD(FIELD_DOUBLE, lr, 0, 1e3),
-    FIELD(FIELD_BOOL, outline_background, 0, 1),
-    FIELD(FIELD_BOOL, flip, 0, 1),
     FIELD(FIELD_INT, epoch, 0, 1e6),
     FIELD(FIELD_INT64, batch_in_epoch, 0, 1e9),
     FIELD(FIELD_INT64, step, 0, 1e15),
@@ -52,6 +48,8 @@ static const Field fields[] = {
     FIELD(FIELD_DOUBLE, best_dice, -1, 1),
     FIELD(FIELD_INT, best_epoch, 0, 1e6),
     FIELD(FIELD_HASH, data_key, 0, 0),
+    { "worse_epochs", FIELD_INT, offsetof(RunState, worse_epochs), 0, 1e6, true },
+    { "plateaus", FIELD_INT, offsetof(RunState, plateaus), 0, 1e6, true },
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
@@ -63,7 +61,6 @@ static void field_print(const Field *field, const RunState *state, char text[64]
     case FIELD_INT64: snprintf(text, 64, "%" PRId64, *(const int64_t *)place); break;
     case FIELD_HASH: snprintf(text, 64, "%" PRIu64, *(const uint64_t *)place); break;
     case FIELD_DOUBLE: snprintf(text, 64, "%.17g", *(const double *)place); break;
-    case FIELD_BOOL: snprintf(text, 64, "%d", *(const bool *)place); break;
     }
 }
 
@@ -81,7 +78,6 @@ static bool field_parse(const Field *field, const char *text, RunState *state)
     switch (field->kind) {
     case FIELD_INT: *(int *)place = (int)value; break;
     case FIELD_INT64: *(int64_t *)place = (int64_t)value; break;
-    case FIELD_BOOL: *(bool *)place = value != 0; break;
     case FIELD_HASH:
     case FIELD_DOUBLE: *(double *)place = value; break;
     }
@@ -112,6 +108,32 @@ void run_state_add(RunState *state, const EpochRow *row)
         state->rows = rows;
     }
     state->rows[state->n_rows++] = *row;
+}
+
+/* "weight_decay"; items that files always had keep their first keys and are numbers there. */
+static void item_key(const RecipeItem *item, char key[64])
+{
+    snprintf(key, 64, "%s", strcmp(item->option, "outline") == 0 ? "outline_background"
+                                                                 : item->option);
+    for (char *c = key; *c; c++)
+        if (*c == '-')
+            *c = '_';
+}
+
+static bool read_items(const SafeTensors *file, RunState *state, const char *path, Error *error)
+{
+    const RecipeItem *items;
+    for (int i = 0, n = recipe_items(&items); i < n; i++) {
+        char key[64];
+        item_key(&items[i], key);
+        const char *text = checkpoint_value(file, key);
+        text = text ? text : items[i].earlier;
+        if (!text || !item_parse(&items[i], text, state)
+            || !item_sound(&items[i], state))
+            return fail(error, EXIT_USER, "", "%s: damaged: %s is %s%.80s", path, key,
+                        text ? "" : "missing", text ? text : "");
+    }
+    return true;
 }
 
 static char *curves_print(const RunState *state)
@@ -175,8 +197,12 @@ bool checkpoint_state(const SafeTensors *file, RunState *state, Error *error)
     if (strcmp(format, FORMAT) != 0)
         return fail(error, EXIT_USER, "this program reads '" FORMAT "'",
                     "%s: is a '%.80s', made by another version", path, format);
+    if (!read_items(file, state, path, error))
+        return false;
     for (int i = 0; i < N_FIELDS; i++) {
         const char *text = checkpoint_value(file, fields[i].key);
+        if (!text && fields[i].newer)
+            text = "0";
         if (!text || !field_parse(&fields[i], text, state))
             return fail(error, EXIT_USER, "", "%s: damaged: %s is %s%.80s", path, fields[i].key,
                         text ? "" : "missing", text ? text : "");
@@ -191,12 +217,12 @@ bool checkpoint_state(const SafeTensors *file, RunState *state, Error *error)
 
 /* ---- tensors ---- */
 
-int64_t checkpoint_bytes(const Plan *plan)
+int64_t checkpoint_bytes(const Plan *plan, bool average)
 {
     int64_t bytes = 4096;
     for (int i = 0; i < plan->n_parameters; i++) {
         const PlanParameter *parameter = &plan->parameters[i];
-        bytes += (params_count(parameter) * 4 + 200) * (parameter->trainable ? 3 : 1);
+        bytes += (params_count(parameter) * 4 + 200) * ((parameter->trainable ? 3 : 1) + average);
     }
     return bytes;
 }
@@ -241,8 +267,17 @@ static bool collect_metadata(SafeTensors *file, const Plan *plan, const RunState
                 && add_metadata(file, "model_options", plan->options)
                 && add_metadata(file, "plan_hash", text)
                 && add_metadata(file, "threshold", threshold_text)
-                && add_metadata(file, "optimizer", "adam beta1=0.9 beta2=0.999 eps=1e-8")
+                && add_metadata(file, "optimizer_constants", "beta2=0.999 eps=1e-8")
                 && add_metadata(file, "random", "functions of seed, epoch and step");
+    const RecipeItem *items;
+    for (int i = 0, n = recipe_items(&items); fine && i < n; i++) {
+        char key[64], value[ITEM_BYTES];
+        item_key(&items[i], key);
+        item_print(&items[i], state, true, value);
+        if (items[i].kind == ITEM_CHOICE && !items[i].earlier)
+            snprintf(value, sizeof value, "%d", *(const int *)((const char *)state + items[i].place));
+        fine = add_metadata(file, key, value);
+    }
     for (int i = 0; fine && i < N_FIELDS; i++) {
         field_print(&fields[i], state, text);
         fine = add_metadata(file, fields[i].key, text);
@@ -253,17 +288,19 @@ static bool collect_metadata(SafeTensors *file, const Plan *plan, const RunState
     return fine;
 }
 
-static bool collect_tensors(SafeTensors *file, const Plan *plan, const char *parameters,
-                            const char *moments)
+static bool collect_tensors(SafeTensors *file, const Plan *plan, const Weights *weights)
 {
     for (int i = 0; i < plan->n_parameters; i++) {
         const PlanParameter *parameter = &plan->parameters[i];
-        if (!add_tensor(file, "", parameter, parameters + parameter->offset))
+        const char *trained = weights->parameters + parameter->offset;
+        const char *moments = weights->moments + parameter->offset;
+        if (!add_tensor(file, "", parameter,
+                        weights->average ? weights->average + parameter->offset : trained)
+            || (weights->average && !add_tensor(file, TRAINED, parameter, trained)))
             return false;
         if (parameter->trainable
-            && !(add_tensor(file, FIRST_MOMENT, parameter, moments + parameter->offset)
-                 && add_tensor(file, SECOND_MOMENT, parameter,
-                               moments + plan->trainable_bytes + parameter->offset)))
+            && !(add_tensor(file, FIRST_MOMENT, parameter, moments)
+                 && add_tensor(file, SECOND_MOMENT, parameter, moments + plan->trainable_bytes)))
             return false;
     }
     return true;
@@ -285,6 +322,7 @@ void weights_close(Weights *weights)
 {
     free(weights->parameters);
     free(weights->moments);
+    free(weights->average);
     *weights = (Weights){ 0 };
 }
 
@@ -298,9 +336,18 @@ bool weights_open(Weights *weights, const Plan *plan, uint64_t seed, Error *erro
 
 bool weights_upload(const Weights *weights, Executor *executor, Error *error)
 {
+    const char *average = weights->average ? weights->average : weights->parameters;
     return executor_upload(executor, SLAB_PARAMETERS, weights->parameters, error)
         && (executor_slab_bytes(executor, SLAB_MOMENTS) == 0
-            || executor_upload(executor, SLAB_MOMENTS, weights->moments, error));
+            || executor_upload(executor, SLAB_MOMENTS, weights->moments, error))
+        && (executor_slab_bytes(executor, SLAB_AVERAGE) == 0
+            || executor_upload(executor, SLAB_AVERAGE, average, error));
+}
+
+static bool allocate_average(Weights *weights, const Plan *plan, Error *error)
+{
+    weights->average = calloc(1, (size_t)plan->parameter_bytes + 1);
+    return weights->average || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the weights");
 }
 
 static bool weights_download(Weights *weights, const Session *session, Error *error)
@@ -309,7 +356,10 @@ static bool weights_download(Weights *weights, const Session *session, Error *er
     return weights_allocate(weights, session->plan, error)
         && executor_download(executor, SLAB_PARAMETERS, weights->parameters, error)
         && (executor_slab_bytes(executor, SLAB_MOMENTS) == 0
-            || executor_download(executor, SLAB_MOMENTS, weights->moments, error));
+            || executor_download(executor, SLAB_MOMENTS, weights->moments, error))
+        && (executor_slab_bytes(executor, SLAB_AVERAGE) == 0
+            || (allocate_average(weights, session->plan, error)
+                && executor_download(executor, SLAB_AVERAGE, weights->average, error)));
 }
 
 /* ---- saving ---- */
@@ -320,12 +370,12 @@ bool checkpoint_save(const char *path, const Session *session, const RunState *s
     const Plan *plan = session->plan;
     char *keys[MAX_METADATA], *values[MAX_METADATA];
     SafeTensors file = { .keys = keys, .values = values };
-    file.tensors = calloc(3 * (size_t)plan->n_parameters + 1, sizeof *file.tensors);
+    file.tensors = calloc(4 * (size_t)plan->n_parameters + 1, sizeof *file.tensors);
     Weights weights = { 0 };
     bool saved = false;
     if (weights_download(&weights, session, error)) {
         if (file.tensors && collect_metadata(&file, plan, state, threshold)
-            && collect_tensors(&file, plan, weights.parameters, weights.moments))
+            && collect_tensors(&file, plan, &weights))
             saved = safetensors_write(path, &file, error);
         else
             fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory for a checkpoint", path);
@@ -372,11 +422,29 @@ static bool take_moments(const SafeTensors *file, const Plan *plan, char *moment
     return true;
 }
 
+/* Where a file holds an average under the parameters' names, what was trained stands beside it. */
+static bool take_trained(Weights *weights, const Plan *plan, const SafeTensors *file, Error *error)
+{
+    char name[4200];
+    snprintf(name, sizeof name, TRAINED "%s", plan->n_parameters ? plan->parameters[0].name : "");
+    if (!safetensors_find(file, name))
+        return true;
+    if (!allocate_average(weights, plan, error))
+        return false;
+    memcpy(weights->average, weights->parameters, (size_t)plan->parameter_bytes);
+    for (int i = 0; i < plan->n_parameters; i++)
+        if (!take_moment(file, TRAINED, &plan->parameters[i],
+                         weights->parameters + plan->parameters[i].offset, error))
+            return false;
+    return true;
+}
+
 bool weights_take(Weights *weights, const Plan *plan, const SafeTensors *file, bool moments,
                   Error *error)
 {
     return params_load(plan, file, weights->parameters, true, error)
-        && (!moments || take_moments(file, plan, weights->moments, error));
+        && (!moments || (take_moments(file, plan, weights->moments, error)
+                         && take_trained(weights, plan, file, error)));
 }
 
 SafeTensors *weights_read(Weights *weights, const Session *session, Error *error)

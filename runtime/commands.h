@@ -28,8 +28,11 @@ typedef struct {
     int argc; char **argv;                /* the whole command line, for command.txt */
 
     int64_t epochs, batch, limit, workers, threads, count, runs, size;
+    int64_t accumulate, plateau, patience, save_every;
     uint64_t seed;
-    double lr, threshold;
+    double lr, threshold, weight_decay, momentum, clip, warmup, min_lr, power, factor, ema;
+    const char *config, *optimizer, *schedule, *max_time, *augment;
+    json_t *config_values;                /* owns texts that came from --config */
     const char *device, *precision;
     const char *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
     const char *output, *program, *cache, *json, *flip, *compare, *trace, *report;
@@ -72,11 +75,18 @@ typedef struct Command {
  * user asked for it. */
 bool options_parse(const Command *, int argc, char **argv, Options *, bool *help);
 bool option_given(const Options *, const char *name);
+/* As from the command line; false after a message. */
+bool option_set(const Command *, const Option *, const char *text, Options *);
 void options_help(const Command *, FILE *);
 void options_man(const Command *, FILE *);
 
 /* Prints "segrun: error: ..." and its hint; gives its exit code. */
 int report(const Error *);
+
+/* ---- config.c ------------------------------------------------------------------------------- */
+
+/* The options of a JSON file in the place of those that were not given. False after a message. */
+bool config_read(const char *path, Options *);
 
 /* ---- interrupt.c ---------------------------------------------------------------------------- */
 
@@ -161,13 +171,15 @@ typedef struct {
     double seconds, images_per_second, lr;
 } EpochRow;
 
+enum { ITEM_BYTES = 256 };   /* of an item's text */
+
 /* Everything of a run that is not in the slabs; the checkpoint's metadata. */
 typedef struct {
-    uint64_t seed;
-    int batch, epochs;
-    int64_t limit;
-    double lr;
-    bool outline_background, flip;
+    uint64_t seed;           /* the recipe: see recipe_items.c, and the options' help */
+    int64_t batch, epochs, limit, accumulate, plateau, patience, save_every;
+    double lr, weight_decay, momentum, clip, warmup, min_lr, power, factor, ema;
+    int outline_background, flip, optimizer, schedule;
+    char augment[ITEM_BYTES];
     int epoch;               /* finished epochs */
     int64_t batch_in_epoch;  /* batches done of the next one */
     int64_t step;            /* optimiser steps done */
@@ -175,6 +187,7 @@ typedef struct {
     int64_t pictures;        /* in those sums */
     double best_dice;        /* -1: none yet */
     int best_epoch;
+    int worse_epochs, plateaus; /* since the best or the last plateau; the plateaus so far */
     uint64_t data_key;       /* of the training pictures' names */
     int n_rows, capacity;
     EpochRow *rows;          /* curves; owned */
@@ -186,14 +199,15 @@ void run_state_begin_epoch(RunState *);  /* no batch of the next epoch is done *
 bool checkpoint_save(const char *path, const Session *, const RunState *, double threshold,
                      Error *);
 /* Bytes of a checkpoint of this plan, about. */
-int64_t checkpoint_bytes(const Plan *);
+int64_t checkpoint_bytes(const Plan *, bool average);
 /* Metadata only; NULL where a file has none of ours. */
 const char *checkpoint_value(const SafeTensors *, const char *key);
 bool checkpoint_has_state(const SafeTensors *);    /* else weights alone */
 bool checkpoint_state(const SafeTensors *, RunState *, Error *);
 
-/* Copies of two slabs on the host: what is read before kernels are built, and uploaded after. */
-typedef struct { char *parameters, *moments; } Weights;
+/* Copies of slabs on the host: what is read before kernels are built, and uploaded after. With an
+ * average of the weights, that is what a file holds under their names. */
+typedef struct { char *parameters, *moments, *average; } Weights;
 /* The initial values of a seed, and no moments yet. */
 bool weights_open(Weights *, const Plan *, uint64_t seed, Error *);
 /* From a file: the parameters, and with `moments` Adam's. Strict: all names and shapes that differ
@@ -206,6 +220,36 @@ SafeTensors *weights_read(Weights *, const Session *, Error *);
 /* --threshold, else the one of the training, else 0.5. */
 double threshold_of(const Options *, const SafeTensors *);
 
+/* ---- recipe_items.c ------------------------------------------------------------------------- */
+
+typedef enum { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_POLY, SCHEDULE_PLATEAU } Schedule;
+typedef enum { ITEM_COUNT, ITEM_REAL, ITEM_SEED, ITEM_CHOICE, ITEM_TEXT } ItemKind;
+typedef struct {
+    const char *option;      /* its long name */
+    ItemKind kind;           /* in RunState: int64_t, double, uint64_t, int, char[ITEM_BYTES] */
+    size_t option_place, place; /* offsets in Options and in RunState */
+    const char *words;       /* of a choice, in the order of their numbers */
+    const char *earlier;     /* its value where a file has none; NULL: all have it */
+    bool restarts;           /* another value begins an unfinished epoch again */
+    double least, most;      /* of numbers in a sound file */
+} RecipeItem;
+int recipe_items(const RecipeItem **);
+void item_from_options(const RecipeItem *, const Options *, RunState *);
+/* exact: with the digits that give the same double back. */
+void item_print(const RecipeItem *, const RunState *, bool exact, char text[ITEM_BYTES]);
+bool item_parse(const RecipeItem *, const char *text, RunState *);
+bool item_sound(const RecipeItem *, const RunState *);
+/* All items, as --config reads them. */
+bool recipe_json_write(const char *path, const RunState *, Error *);
+
+/* ---- schedule.c ----------------------------------------------------------------------------- */
+
+/* Of the step behind `done` of the epoch's `steps`. */
+double schedule_rate(const RunState *, int64_t done, int64_t steps);
+double schedule_decay(const RunState *);                  /* of the average of the weights */
+void schedule_epoch(RunState *, bool better);             /* an epoch was scored */
+bool duration_parse(const char *text, double *seconds);   /* "90", "45m", "1h30m"; more than 0 */
+
 /* ---- recipe.c ------------------------------------------------------------------------------- */
 
 /* The files of a run in its save folder; NAME is the model's. */
@@ -213,16 +257,17 @@ typedef struct {
     char best[1024], last[1024];   /* NAME.best.safetensors, NAME.last.safetensors */
     char log[1024], plot[1024];    /* log.csv, loss.png */
     char model[1024], command[1024]; /* NAME.seg, command.txt */
+    char recipe[1024];             /* recipe.json */
 } RunFiles;
 bool run_files(RunFiles *, const char *folder, const char *model, Error *);
 /* The recipe of a new run from the options; of a resumed one from its checkpoint, where the options
  * do not say otherwise; prints which is which. */
 bool recipe_choose(const Options *, const SafeTensors *resumed, RunState *, Error *);
 /* Whether the folder can be written and holds the checkpoints to come. */
-bool recipe_check_folder(const RunFiles *, const char *folder, const Plan *, Error *);
+bool recipe_check_folder(const RunFiles *, const char *folder, const Plan *, bool average, Error *);
 void print_quoted(FILE *, const char *text);   /* as a shell reads it */
 /* Writes the model's text and the command; a new run puts an earlier run's checkpoints aside. */
-bool recipe_write(const RunFiles *, const Options *, const Session *, Error *);
+bool recipe_write(const RunFiles *, const Options *, const Session *, const RunState *, Error *);
 
 /* ---- log.c plot.c --------------------------------------------------------------------------- */
 

@@ -191,15 +191,27 @@ static void print_run(const SafeTensors *file, const RunState *state)
                *made = checkpoint_value(file, "model_options");
     printf("model       %s%s%s\n", model ? model : "?", made && *made ? ", " : "",
            made ? made : "");
-    printf("recipe      Adam, lr %g, batch %d, seed %" PRIu64 "%s; the outline counts as %s\n",
-           state->lr, state->batch, state->seed, state->flip ? ", flips" : "",
-           state->outline_background ? "background" : "pet");
+    printf("recipe      outline as %s", state->outline_background ? "background" : "pet");
+    const RecipeItem *items;
+    int column = 31;
+    for (int i = 0, n = recipe_items(&items); i < n; i++) {
+        char value[ITEM_BYTES], text[ITEM_BYTES + 40];
+        item_print(&items[i], state, false, value);
+        if (strcmp(items[i].option, "outline") == 0
+            || (items[i].earlier && strcmp(items[i].earlier, value) == 0))
+            continue;
+        int length = snprintf(text, sizeof text, "%s %s", items[i].option, value);
+        bool breaks = column + length + 2 > 79;
+        column = (breaks ? 12 : column + 2) + length;
+        printf("%s%s", breaks ? ",\n            " : ", ", text);
+    }
+    printf("\n");
     const char *threshold = checkpoint_value(file, "threshold");
     if (threshold)
         printf("            a pixel is pet from a probability of %s\n", threshold);
     if (state->limit)
         printf("            only the first %" PRId64 " pictures of each split\n", state->limit);
-    printf("progress    %d of %d epochs, %" PRId64 " steps", state->epoch, state->epochs,
+    printf("progress    %d of %" PRId64 " epochs, %" PRId64 " steps", state->epoch, state->epochs,
            state->step);
     if (state->batch_in_epoch)
         printf(", %" PRId64 " batches into epoch %d", state->batch_in_epoch, state->epoch + 1);

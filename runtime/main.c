@@ -58,7 +58,35 @@ static const Option train_options[] = {
     TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/; required"),
     COUNT('e', "epochs", "50", 1, 1e6, epochs, "train until this many epochs are done in all"),
     COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
-    REAL(0, "lr", "1e-5", 0, 1e3, lr, "Adam's learning rate; -lr too"),
+    REAL(0, "lr", "1e-5", 0, 1e3, lr, "learning rate; -lr too"),
+    CHOICE(0, "optimizer", "adam|adamw|sgd|nesterov", "adam", optimizer,
+           "adamw: weight decay apart from the gradient; nesterov: SGD with its momentum"),
+    REAL(0, "weight-decay", "0", 0, 10, weight_decay, "of all parameters, as PyTorch's"),
+    REAL(0, "momentum", "0.9", 0, 0.9999, momentum, "of SGD; Adam's beta1"),
+    CHOICE(0, "schedule", "constant|cosine|poly|plateau", "constant", schedule,
+           "of the learning rate; plateau: by the valid Dice"),
+    REAL(0, "warmup", "0", 0, 1e6, warmup, "epochs in which the rate rises to --lr, before any schedule"),
+    REAL(0, "min-lr", "0", 0, 1e3, min_lr, "where a schedule ends"),
+    REAL(0, "power", "0.9", 0.01, 100, power, "of poly: (1 - t)^power"),
+    COUNT(0, "plateau", "5", 1, 1e6, plateau, "of plateau: epochs without a better valid Dice"),
+    REAL(0, "factor", "0.5", 0.001, 1, factor, "of plateau: the rate is multiplied by it then"),
+    REAL(0, "clip", "0", 0, 1e9, clip, "largest norm of all gradients together; 0: any"),
+    COUNT(0, "accumulate", "1", 1, 1e6, accumulate,
+          "batches in a step: their gradients are averaged, over pictures"),
+    REAL(0, "ema", "0", 0, 0.999999, ema,
+         "decay of a running average of the weights, such as 0.999; it is what is scored and saved; "
+         "0: none"),
+    COUNT(0, "patience", "0", 0, 1e6, patience,
+          "stop after this many epochs without a better valid Dice; 0: never"),
+    TEXT(0, "max-time", "TIME", NULL, max_time,
+         "stop before this much time has gone by (90, 45m, 1h30m); --resume goes on"),
+    COUNT(0, "save-every", "0", 0, 1e6, save_every,
+          "keep a checkpoint of every N-th epoch as well; 0: best and last only"),
+    TEXT(0, "augment", "LIST", "none", augment,
+         "changes of training pictures, NAME=AMOUNT[@PROBABILITY],...: see docs/training.md"),
+    TEXT(0, "config", "FILE", NULL, config,
+         "options from a JSON object, such as a run's recipe.json; the command line has the last "
+         "word"),
     TEXT('p', "folder", "FOLDER", "saved_models", folder,
          "where checkpoints, log and plot are saved; with --resume the checkpoint's folder"),
     TEXT('r', "resume", "CHECKPOINT", NULL, resume,
@@ -342,6 +370,7 @@ static int run_command(const Command *command, int argc, char **argv, int words)
         }
     }
     free(given);
+    json_decref(options.config_values);
     return flushed(code);
 }
 

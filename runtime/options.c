@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELP_WIDTH = 80, HELP_COLUMN = 26, MAX_OPTIONS = 48 };
+enum { HELP_WIDTH = 80, HELP_COLUMN = 26, MAX_OPTIONS = 64 };
 
 static bool usage_error(const Command *command, const char *format, const char *a, const char *b)
 {
@@ -58,8 +58,7 @@ static bool number_error(const Command *command, const Option *option, const cha
     return false;
 }
 
-static bool set_option(const Command *command, const Option *option, const char *text,
-                       Options *options)
+bool option_set(const Command *command, const Option *option, const char *text, Options *options)
 {
     void *place = (char *)options + option->place;
     char *end = NULL;
@@ -153,7 +152,7 @@ static bool scan(const Command *command, int argc, char **argv, Options *options
             if (command->options[i].letter == found)
                 row = i;
         options->given |= (uint64_t)1 << row;
-        if (!set_option(command, &command->options[row], optarg, options))
+        if (!option_set(command, &command->options[row], optarg, options))
             return false;
     }
     return true;
@@ -165,7 +164,7 @@ bool options_parse(const Command *command, int argc, char **argv, Options *optio
     options->command = command;
     for (int i = 0; i < command->n_options; i++) {
         const Option *row = &command->options[i];
-        if (row->standard && !set_option(command, row, row->standard, options))
+        if (row->standard && !option_set(command, row, row->standard, options))
             return false;
     }
     accept_lr(argc, argv);
@@ -173,6 +172,8 @@ bool options_parse(const Command *command, int argc, char **argv, Options *optio
         return false;
     if (*help)
         return true;
+    if (options->config && !config_read(options->config, options))
+        return false;
     options->operands = argv + optind;
     options->n_operands = argc - optind;
     if (options->n_operands < command->least_operands)

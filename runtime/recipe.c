@@ -33,75 +33,34 @@ bool run_files(RunFiles *files, const char *folder, const char *model, Error *er
            && join(files->model, folder, model, ".seg", error)
            && join(files->log, folder, "log", ".csv", error)
            && join(files->plot, folder, "loss", ".png", error)
-           && join(files->command, folder, "command", ".txt", error);
-}
-
-/* Says of one item of a resumed recipe where it is from, if that can surprise. */
-static void say_changed(const Options *options, const char *name, const char *was, const char *is)
-{
-    if (strcmp(was, is) != 0 && !options->quiet)
-        fprintf(stderr, "resume: --%s %s from the command line; the checkpoint had %s\n", name, is,
-                was);
-}
-
-static void override_count(const Options *options, const char *name, int64_t value, int64_t *kept)
-{
-    char was[32], is[32];
-    if (!option_given(options, name))
-        return;
-    snprintf(was, sizeof was, "%" PRId64, *kept);
-    snprintf(is, sizeof is, "%" PRId64, value);
-    say_changed(options, name, was, is);
-    *kept = value;
-}
-
-static void override_flag(const Options *options, const char *name, bool value, bool *kept,
-                          const char *yes, const char *no)
-{
-    if (!option_given(options, name))
-        return;
-    say_changed(options, name, *kept ? yes : no, value ? yes : no);
-    *kept = value;
-}
-
-static void override_numbers(const Options *options, RunState *state)
-{
-    char was[32], is[32];
-    if (option_given(options, "lr")) {
-        snprintf(was, sizeof was, "%g", state->lr);
-        snprintf(is, sizeof is, "%g", options->lr);
-        say_changed(options, "lr", was, is);
-        state->lr = options->lr;
-    }
-    if (option_given(options, "seed")) {
-        snprintf(was, sizeof was, "%" PRIu64, state->seed);
-        snprintf(is, sizeof is, "%" PRIu64, options->seed);
-        say_changed(options, "seed", was, is);
-        state->seed = options->seed;
-    }
+           && join(files->command, folder, "command", ".txt", error)
+           && join(files->recipe, folder, "recipe", ".json", error);
 }
 
 /* The checkpoint's recipe, with what the command line gives in its place. */
 static void override_recipe(const Options *options, RunState *state)
 {
-    RunState before = *state;
-    int64_t epochs = state->epochs, batch = state->batch;
-    override_count(options, "epochs", options->epochs, &epochs);
-    override_count(options, "batch", options->batch, &batch);
-    override_count(options, "limit", options->limit, &state->limit);
-    override_flag(options, "outline", strcmp(options->outline, "background") == 0,
-                  &state->outline_background, "background", "foreground");
-    override_flag(options, "flip", strcmp(options->flip, "y") == 0, &state->flip, "y", "n");
-    override_numbers(options, state);
-    state->epochs = (int)epochs;
-    state->batch = (int)batch;
-    bool other_masks = state->outline_background != before.outline_background;
-    if (other_masks)
+    const RecipeItem *items;
+    bool restarts = false;
+    int outline = state->outline_background;
+    for (int i = 0, n = recipe_items(&items); i < n; i++) {
+        char was[ITEM_BYTES], is[ITEM_BYTES];
+        if (!option_given(options, items[i].option))
+            continue;
+        item_print(&items[i], state, false, was);
+        item_from_options(&items[i], options, state);
+        item_print(&items[i], state, false, is);
+        if (strcmp(was, is) == 0)
+            continue;
+        restarts |= items[i].restarts;
+        if (!options->quiet)
+            fprintf(stderr, "resume: --%s %s from the command line; the checkpoint had %s\n",
+                    items[i].option, is, was);
+    }
+    if (state->outline_background != outline)
         fprintf(stderr, "segrun: warning: with another --outline rule Dice cannot be compared "
                         "with the epochs before\n");
-    if (state->batch_in_epoch > 0
-        && (other_masks || state->batch != before.batch || state->seed != before.seed
-            || state->limit != before.limit || state->flip != before.flip)) {
+    if (state->batch_in_epoch > 0 && restarts) {
         fprintf(stderr,
                 "segrun: warning: with another recipe the unfinished epoch %d begins again\n",
                 state->epoch + 1);
@@ -109,25 +68,33 @@ static void override_recipe(const Options *options, RunState *state)
     }
 }
 
-bool recipe_choose(const Options *options, const SafeTensors *resumed, RunState *state,
-                   Error *error)
+/* What no item can say alone. */
+static bool check_recipe(const RunState *state, Error *error)
 {
-    if (!resumed) {
-        *state = (RunState){
-            .seed = options->seed, .batch = (int)options->batch, .epochs = (int)options->epochs,
-            .limit = options->limit, .lr = options->lr, .best_dice = -1,
-            .outline_background = strcmp(options->outline, "background") == 0,
-            .flip = strcmp(options->flip, "y") == 0,
-        };
-        return true;
-    }
-    if (!checkpoint_state(resumed, state, error))
-        return false;
-    override_recipe(options, state);
+    if (state->min_lr > state->lr)
+        return fail(error, EXIT_USAGE, "--min-lr is where a schedule ends",
+                    "--min-lr %g is more than --lr %g", state->min_lr, state->lr);
     return true;
 }
 
-bool recipe_check_folder(const RunFiles *files, const char *folder, const Plan *plan, Error *error)
+bool recipe_choose(const Options *options, const SafeTensors *resumed, RunState *state,
+                   Error *error)
+{
+    const RecipeItem *items;
+    if (resumed) {
+        if (!checkpoint_state(resumed, state, error))
+            return false;
+        override_recipe(options, state);
+        return check_recipe(state, error);
+    }
+    *state = (RunState){ .best_dice = -1 };
+    for (int i = 0, n = recipe_items(&items); i < n; i++)
+        item_from_options(&items[i], options, state);
+    return check_recipe(state, error);
+}
+
+bool recipe_check_folder(const RunFiles *files, const char *folder, const Plan *plan, bool average,
+                         Error *error)
 {
     if (!folder_make(folder, error))
         return false;
@@ -143,7 +110,7 @@ bool recipe_check_folder(const RunFiles *files, const char *folder, const Plan *
         return fail(error, EXIT_ENVIRONMENT, "", "%s: %s", folder, strerror(errno));
     /* Two files, and a temporary one while either is replaced. */
     int files_to_come = 1 + (access(files->best, F_OK) != 0) + (access(files->last, F_OK) != 0);
-    double need = (double)files_to_come * (double)checkpoint_bytes(plan);
+    double need = (double)files_to_come * (double)checkpoint_bytes(plan, average);
     double have = (double)facts.f_bavail * (double)facts.f_frsize;
     char needed[16], had[16];
     format_bytes(need, needed);
@@ -240,11 +207,12 @@ static bool put_checkpoints_aside(const RunFiles *files, Error *error)
 }
 
 bool recipe_write(const RunFiles *files, const Options *options, const Session *session,
-                  Error *error)
+                  const RunState *state, Error *error)
 {
     const char *text = session->plan->text;
     if (!options->resume && !put_checkpoints_aside(files, error))
         return false;
     return file_write(files->model, text, strlen(text), error)
+           && recipe_json_write(files->recipe, state, error)
            && write_command(files, options, session, error);
 }

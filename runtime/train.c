@@ -1,15 +1,13 @@
-/* `segrun train`: the loop over epochs and steps.
+/* `segrun train`: the loop over epochs, and what comes before and behind it.
  *
- * A step writes a batch, runs the program "train" (forward, backward and Adam are its kernels) and
- * reads the loss and the Dice counts. Where the device can take it, the next batch is written while
- * a step runs. An epoch ends with the valid split, then the files: best
- * (first, so that the last one never speaks of a best that is not there), last, log.csv, loss.png.
+ * Steps are train_epoch.c's. An epoch ends with the valid split, then the files: best (first, so that
+ * the last one never speaks of a best that is not there), last, log.csv, loss.png.
  *
  * Where a run stands is in RunState and nowhere else; it is saved with every checkpoint, down to
  * the sums of an unfinished epoch, so that a resumed run continues the same additions in the same
  * order.
  */
-#include "commands.h"
+#include "train.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -17,68 +15,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
-
-#include "trace.h"
-
-enum { SUMS = 5 };
-
-typedef struct {
-    const Options *options;
-    Session session;
-    Dataset *data;
-    ProgramTensors tensors;
-    RunState state;
-    char folder[1024];
-    RunFiles files;
-    SafeTensors *origin;     /* --resume or --weights; NULL: a new run */
-    Weights weights;         /* until they are on the device */
-    float *sums;             /* the metric of a batch */
-    int *samples;            /* copies of a Batch's, for while the next one is written */
-    bool *flipped;
-    bool stopped;            /* by a signal */
-    Trace *trace;            /* --trace; or NULL */
-    int traced_steps;        /* whose kernels are in it */
-} Training;
-
-/* ---- what --trace shows ---- */
-
-enum { TRACED_STEPS = 5 };
-
-/* What went on since `begin`. Gives the time. */
-static double traced(Training *training, const char *what, double begin)
-{
-    double now = now_seconds();
-    if (training->trace)
-        trace_event(training->trace, 1, 1, what, begin, now - begin);
-    return now;
-}
-
-/* The first steps are profiled: an event a kernel, below the step's. */
-static void traced_step(Training *training, int batch, double begin)
-{
-    const Session *session = &training->session;
-    bool kernels = training->trace && training->traced_steps < TRACED_STEPS;
-    traced(training, "step", begin);
-    if (kernels)
-        trace_run(training->trace, 1, 1,
-                  &(TracedRun){ session->target, plan_program(session->target, "train"), batch,
-                                executor_step_times(session->executor), begin });
-    if (kernels && ++training->traced_steps == TRACED_STEPS)
-        executor_profile(session->executor, false);
-}
-
-static bool open_trace(Training *training, Error *error)
-{
-    const Session *session = &training->session;
-    if (!training->options->trace)
-        return true;
-    training->trace = trace_open(now_seconds(), error);
-    if (!training->trace)
-        return false;
-    trace_track(training->trace, 1, session->plan_path, 1, device_describe(session->device));
-    executor_profile(session->executor, true);
-    return true;
-}
 
 /* ---- files ---- */
 
@@ -94,156 +30,32 @@ static bool save(const Training *training, const char *path, Error *error)
     return false;
 }
 
+/* NAME.epoch-0010.safetensors */
+static bool save_nth(const Training *training, Error *error)
+{
+    const RunState *state = &training->state;
+    char path[1100];
+    if (state->save_every == 0 || state->epoch % state->save_every != 0)
+        return true;
+    snprintf(path, sizeof path, "%.*sepoch-%04d.safetensors",
+             (int)(strlen(training->files.last) - strlen("last.safetensors")),
+             training->files.last, state->epoch);
+    return save(training, path, error);
+}
+
 static bool save_epoch(const Training *training, bool best, Error *error)
 {
     const RunState *state = &training->state;
     char title[200];
-    snprintf(title, sizeof title, "%.80s: batch %d, lr %g, seed %" PRIu64,
+    snprintf(title, sizeof title, "%.80s: batch %" PRId64 ", lr %g, seed %" PRIu64,
              training->session.plan->model, state->batch, state->lr, state->seed);
-    return (!best || save(training, training->files.best, error))
+    return (!best || save(training, training->files.best, error)) && save_nth(training, error)
            && save(training, training->files.last, error)
            && log_write(training->files.log, state->rows, state->n_rows, error)
            && plot_write(training->files.plot, title, state->rows, state->n_rows, error);
 }
 
-/* ---- a step ---- */
-
-/* The seed of dropout in a step (splitmix64's finaliser). */
-static uint64_t step_seed(uint64_t seed, uint64_t step)
-{
-    uint64_t z = seed + 0x9e3779b97f4a7c15u * (step + 1);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static bool not_finite(const Training *training, const Loader *loader, const Batch *batch,
-                       double loss, Error *error)
-{
-    char *names = loader_names(loader, batch), hint[512];
-    bool last = access(training->files.last, R_OK) == 0;
-    snprintf(hint, sizeof hint, "a smaller --lr often helps%s%.300s",
-             last ? "; the last good checkpoint is " : "", last ? training->files.last : "");
-    fail(error, EXIT_USER, hint,
-         "the loss is %s in epoch %d, batch %d of %d (step %" PRId64 "); its pictures: %.600s",
-         isnan(loss) ? "no number (NaN)" : "infinite", training->state.epoch + 1,
-         batch->index + 1, loader_batches(loader), training->state.step + 1, names ? names : "?");
-    free(names);
-    return false;
-}
-
-static bool write_batch(Training *training, const Batch *batch, Error *error)
-{
-    Executor *executor = training->session.executor;
-    const ProgramTensors *tensors = &training->tensors;
-    return executor_write(executor, "train", tensors->image->name, batch->images, batch->n, error)
-        && executor_write(executor, "train", tensors->mask->name, batch->masks, batch->n, error);
-}
-
-static bool start_step(Training *training, const Batch *batch, Error *error)
-{
-    const RunState *state = &training->state;
-    *executor_state(training->session.executor) = (PlanState){
-        .learning_rate = state->lr, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
-        .step = state->step + 1, .seed = step_seed(state->seed, (uint64_t)state->step + 1),
-    };
-    return executor_run(training->session.executor, "train", batch->n, error);
-}
-
-static bool finish_step(Training *training, const Loader *loader, const Batch *batch, Error *error)
-{
-    RunState *state = &training->state;
-    Executor *executor = training->session.executor;
-    const ProgramTensors *tensors = &training->tensors;
-    float loss;
-    if (!executor_read(executor, "train", tensors->loss->name, &loss, batch->n, error)
-        || !executor_read(executor, "train", tensors->metric->name, training->sums, batch->n,
-                          error))
-        return false;
-    if (!isfinite(loss))
-        return not_finite(training, loader, batch, (double)loss, error);
-    state->loss_sum += (double)loss * batch->n;
-    for (int i = 0; i < batch->n; i++) {
-        const float *sums = training->sums + SUMS * i;
-        state->dice_sum += dice_of((double)sums[0], (double)sums[1], (double)sums[2]);
-    }
-    state->pictures += batch->n;
-    state->batch_in_epoch = batch->index + 1;
-    state->step++;
-    return true;
-}
-
-/* Takes the next batch, if there is one, while the device computes *batch; that keeps what is said
- * of it when the step goes wrong. */
-static bool write_ahead(Training *training, Loader *loader, Batch *batch, Batch *next,
-                        Error *error)
-{
-    size_t n = (size_t)batch->n;
-    memcpy(training->samples, batch->samples, n * sizeof *batch->samples);
-    memcpy(training->flipped, batch->flipped, n * sizeof *batch->flipped);
-    batch->samples = training->samples;
-    batch->flipped = training->flipped;
-    return loader_next(loader, next, error)
-        && (next->n == 0 || write_batch(training, next, error));
-}
-
 /* ---- an epoch ---- */
-
-static bool train_batches(Training *training, Loader *loader, Error *error)
-{
-    RunState *state = &training->state;
-    Progress *progress = &training->session.progress;
-    char title[64], detail[96];
-    int total = dataset_count(training->data, SPLIT_TRAIN);
-    snprintf(title, sizeof title, "epoch %d/%d", state->epoch + 1, state->epochs);
-    progress_start(progress, state->pictures);
-    double begun = now_seconds(), before = state->seconds;
-    bool ahead = executor_feeds(training->session.executor);
-    Batch batch, next = { 0 };
-    while (state->batch_in_epoch < loader_batches(loader)) {
-        if (interrupted()) {
-            training->stopped = true;
-            return true;
-        }
-        batch = next;
-        double at = now_seconds();
-        if (batch.n == 0 && !loader_next(loader, &batch, error))
-            return false;
-        at = traced(training, "wait for pictures", at);
-        if (next.n == 0 && !write_batch(training, &batch, error))
-            return false;
-        at = traced(training, "upload", at);
-        if (!start_step(training, &batch, error)
-            || (ahead && !write_ahead(training, loader, &batch, &next, error))
-            || !finish_step(training, loader, &batch, error))
-            return false;
-        traced_step(training, batch.n, at);
-        state->seconds = before + now_seconds() - begun;
-        snprintf(detail, sizeof detail, "loss %.4f  Dice %.4f",
-                 state->loss_sum / (double)state->pictures,
-                 state->dice_sum / (double)state->pictures);
-        progress_update(progress, title, state->pictures, total, "images", detail);
-    }
-    return true;
-}
-
-static bool train_epoch(Training *training, Error *error)
-{
-    RunState *state = &training->state;
-    LoaderOptions wanted = {
-        .split = SPLIT_TRAIN, .batch = state->batch, .shuffle = true, .flip = state->flip,
-        .seed = state->seed, .epoch = state->epoch, .workers = (int)training->options->workers,
-    };
-    Loader *loader = loader_open(training->data, &wanted, error);
-    if (!loader)
-        return false;
-    if (state->batch_in_epoch > 0)
-        loader_skip(loader, (int)state->batch_in_epoch);
-    bool trained = train_batches(training, loader, error);
-    loader_close(loader);
-    progress_clear(&training->session.progress);
-    return trained;
-}
 
 static int digits_of(int number)
 {
@@ -256,7 +68,7 @@ static void print_row(const Training *training, const EpochRow *row)
     if (training->options->quiet)
         return;
     char duration[16];
-    int epochs = training->state.epochs;
+    int epochs = (int)training->state.epochs;
     format_duration(row->seconds, duration);
     printf("epoch %*d/%d  loss %.4f valid %.4f  Dice %.4f valid %.4f%s  %s\n", digits_of(epochs),
            row->epoch, epochs, row->train_loss, row->valid_loss, row->train_dice, row->valid_dice,
@@ -264,15 +76,39 @@ static void print_row(const Training *training, const EpochRow *row)
     fflush(stdout);
 }
 
+/* Scores the valid split; with an average of the weights in their place, which is what files hold. */
+static bool evaluate_epoch(Training *training, Scores *scores, Error *error)
+{
+    Executor *executor = training->session.executor;
+    EvaluateOptions wanted = { .split = SPLIT_VALID, .batch = (int)training->state.batch,
+                               .threshold = -1, .workers = (int)training->options->workers };
+    if (training->state.ema == 0)
+        return evaluate_split(&training->session, training->data, &wanted, scores, error);
+    int64_t bytes = executor_slab_bytes(executor, SLAB_PARAMETERS);
+    char *trained = malloc((size_t)bytes + 1), *average = malloc((size_t)bytes + 1);
+    bool done = trained && average
+              ? executor_download(executor, SLAB_PARAMETERS, trained, error)
+                    && executor_download(executor, SLAB_AVERAGE, average, error)
+                    && executor_upload(executor, SLAB_PARAMETERS, average, error)
+              : fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the average of the weights");
+    if (done) {
+        Error back;
+        done = evaluate_split(&training->session, training->data, &wanted, scores, error);
+        if (!executor_upload(executor, SLAB_PARAMETERS, trained, done ? error : &back))
+            done = false;
+    }
+    free(trained);
+    free(average);
+    return done;
+}
+
 /* Scores the valid split, adds the row, writes the files. The epoch's sums begin anew. */
 static bool finish_epoch(Training *training, Error *error)
 {
     RunState *state = &training->state;
-    EvaluateOptions wanted = { .split = SPLIT_VALID, .batch = state->batch, .threshold = -1,
-                               .workers = (int)training->options->workers };
     Scores scores;
     double begun = now_seconds();
-    if (!evaluate_split(&training->session, training->data, &wanted, &scores, error)) {
+    if (!evaluate_epoch(training, &scores, error)) {
         progress_clear(&training->session.progress);
         training->stopped = error->code == EXIT_INTERRUPTED;
         return training->stopped;
@@ -292,7 +128,7 @@ static bool finish_epoch(Training *training, Error *error)
         .best = scores.dice > state->best_dice,
         .seconds = state->seconds + now_seconds() - begun,
         .images_per_second = state->seconds > 0 ? pictures / state->seconds : 0,
-        .lr = state->lr,
+        .lr = training->rate,
     };
     run_state_add(state, &row);
     state->epoch++;
@@ -301,6 +137,7 @@ static bool finish_epoch(Training *training, Error *error)
         state->best_dice = scores.dice;
         state->best_epoch = row.epoch;
     }
+    schedule_epoch(state, row.best);
     print_row(training, &row);
     double at = traced(training, "evaluate", begun);
     bool saved = save_epoch(training, row.best, error);
@@ -339,7 +176,8 @@ static bool choose_folder(Training *training, Error *error)
         >= (int)sizeof training->folder)
         return fail(error, EXIT_USER, "", "%s: the folder's name is too long", folder);
     return run_files(&training->files, training->folder, training->session.plan->model, error)
-        && recipe_check_folder(&training->files, training->folder, training->session.plan, error);
+        && recipe_check_folder(&training->files, training->folder, training->session.plan,
+                               training->state.ema > 0, error);
 }
 
 /* --init [PREFIX=]FILE */
@@ -402,8 +240,7 @@ static bool open_data(Training *training, Error *error)
     if (state->batch > train) {
         char hint[64];
         snprintf(hint, sizeof hint, "--batch %d or less", train);
-        return fail(error, EXIT_USER, hint, "batch %d is larger than the train split: %d pictures",
-                    state->batch, train);
+        return fail(error, EXIT_USER, hint, "batch %" PRId64 " is larger than the train split: %d pictures", state->batch, train);
     }
     uint64_t key = names_key(training->data);
     if (training->options->resume && key != state->data_key) {
@@ -418,6 +255,29 @@ static bool open_data(Training *training, Error *error)
 static const char *plural(int64_t count)
 {
     return count == 1 ? "" : "s";
+}
+
+static void say_recipe(Progress *progress, const RunState *state)
+{
+    static const char *const optimizers[] = { "Adam", "AdamW", "SGD", "SGD with Nesterov's momentum" };
+    static const char *const schedules[] = { "", ", cosine", ", poly", ", less at a plateau" };
+    char more[400] = "";
+    size_t n = 0;
+#define MORE(...) n += (size_t)snprintf(more + n, sizeof more - n, __VA_ARGS__)
+    if (state->accumulate > 1) MORE(", %" PRId64 " batches a step", state->accumulate);
+    if (state->weight_decay > 0) MORE(", weight decay %g", state->weight_decay);
+    if (state->warmup > 0) MORE(", warm-up of %g epochs", state->warmup);
+    if (state->clip > 0) MORE(", gradients clipped to %g", state->clip);
+    if (state->ema > 0) MORE(", average of weights %g", state->ema);
+    if (state->patience > 0) MORE(", patience %" PRId64, state->patience);
+#undef MORE
+    progress_say(progress, "recipe %s, lr %g%s, batch %" PRId64 ", %" PRId64 " epoch%s, seed %" PRIu64 "%s",
+                 optimizers[state->optimizer], state->lr, schedules[state->schedule], state->batch,
+                 state->epochs, plural(state->epochs), state->seed, state->flip ? ", flips" : "");
+    if (*more)
+        progress_say(progress, "       %s", more + 2);
+    if (strcmp(state->augment, "none") != 0)
+        progress_say(progress, "       augmentation %s", state->augment);
 }
 
 static void say_start(Training *training)
@@ -439,9 +299,7 @@ static void say_start(Training *training)
                  training->options->data, dataset_count(training->data, SPLIT_TRAIN),
                  dataset_count(training->data, SPLIT_VALID),
                  state->outline_background ? "background" : "pet");
-    progress_say(progress, "recipe Adam, lr %g, batch %d, %d epoch%s, seed %" PRIu64 "%s",
-                 state->lr, state->batch, state->epochs, plural(state->epochs), state->seed,
-                 state->flip ? ", flips" : "");
+    say_recipe(progress, state);
     progress_say(progress, "saves  %s/", training->folder);
     if (training->options->resume)
         progress_say(progress, "resume %s: %d epoch%s and %" PRId64 " batch%s done",
@@ -463,6 +321,17 @@ static void warn_other_plan(const Training *training)
                 "the run goes on, but not bit for bit\n");
 }
 
+static bool choose_deadline(Training *training, Error *error)
+{
+    const char *text = training->options->max_time;
+    double seconds = 0;
+    if (text && !duration_parse(text, &seconds))
+        return fail(error, EXIT_USAGE, "seconds, or numbers with h, m and s: 45m, 1h30m",
+                    "--max-time '%s' is no time", text);
+    training->deadline = text ? now_seconds() + seconds : 0;
+    return true;
+}
+
 /* Everything that needs neither pictures nor kernels. */
 static bool check(Training *training, Error *error)
 {
@@ -474,7 +343,8 @@ static bool check(Training *training, Error *error)
     if (!open_origin(training, error) || !session_open(session, options, error)
         || !session_tensors(session, "train", true, &training->tensors, error)
         || !recipe_choose(options, options->resume ? training->origin : NULL, &training->state,
-                          error))
+                          error)
+        || !choose_deadline(training, error))
         return false;
     if (!training->tensors.metric)
         return fail(error, EXIT_USER, "add a line such as `metric dice(probability, mask)`",
@@ -492,7 +362,11 @@ static bool check(Training *training, Error *error)
 static bool prepare(Training *training, Error *error)
 {
     Session *session = &training->session;
-    if (!session_device(session, "train,evaluate", training->state.batch, error)
+    const RunState *state = &training->state;
+    snprintf(training->programs, sizeof training->programs, "train%s%s%s,evaluate",
+             state->accumulate > 1 ? "+sum+total" : "", state->clip > 0 ? "+clip" : "",
+             state->ema > 0 ? "+average" : "");
+    if (!session_device(session, training->programs, (int)state->batch, error)
         || !open_data(training, error))
         return false;
     say_start(training);
@@ -519,8 +393,8 @@ static bool say_how_to_go_on(const Training *training, Error *error)
     if (!save(training, training->files.last, error))
         return false;
     fprintf(stderr,
-            "interrupted in epoch %d after %" PRId64 " batch%s; everything is saved. To go on:\n",
-            state->epoch + 1, state->batch_in_epoch, state->batch_in_epoch == 1 ? "" : "es");
+            "%s in epoch %d after %" PRId64 " batch%s; everything is saved. To go on:\n",
+            interrupted() ? "interrupted" : "the time is over", state->epoch + 1, state->batch_in_epoch, state->batch_in_epoch == 1 ? "" : "es");
     const char *words[] = { "  segrun train ", training->session.plan_path, " --data ",
                             training->options->data, " -r ", training->files.last };
     for (int i = 0; i < 6; i += 2) {
@@ -531,15 +405,35 @@ static bool say_how_to_go_on(const Training *training, Error *error)
     return true;
 }
 
+static bool is_out_of_patience(const Training *training)
+{
+    const RunState *state = &training->state;
+    if (state->patience == 0 || state->epoch - state->best_epoch < state->patience)
+        return false;
+    progress_say(&((Training *)training)->session.progress,
+                 "no better valid Dice for %" PRId64 " epochs: the run ends here", state->patience);
+    return true;
+}
+
+/* For another epoch as long as the last one. */
+static bool has_no_time(const Training *training)
+{
+    const RunState *state = &training->state;
+    return training->deadline > 0 && state->n_rows > 0 && state->epoch < state->epochs
+        && now_seconds() + state->rows[state->n_rows - 1].seconds > training->deadline;
+}
+
 static bool run_epochs(Training *training, Error *error)
 {
     RunState *state = &training->state;
-    if (!recipe_write(&training->files, training->options, &training->session, error))
+    if (!recipe_write(&training->files, training->options, &training->session, state, error))
         return false;
-    while (state->epoch < state->epochs && !training->stopped)
+    while (state->epoch < state->epochs && !training->stopped && !is_out_of_patience(training)) {
         if (!train_epoch(training, error)
             || (!training->stopped && !finish_epoch(training, error)))
             return false;
+        training->stopped = training->stopped || has_no_time(training);
+    }
     return !training->stopped || say_how_to_go_on(training, error);
 }
 
@@ -580,7 +474,8 @@ int command_train(const Options *options)
     Error trace_error;
     if (!trace_close(training.trace, options->trace, trained ? &error : &trace_error))
         trained = false;
-    int code = !trained ? report(&error) : training.stopped ? EXIT_INTERRUPTED : EXIT_FINE;
+    int code = !trained ? report(&error) : training.stopped && interrupted() ? EXIT_INTERRUPTED
+                                                      : EXIT_FINE;
     if (code == EXIT_FINE)
         print_end(&training);
     free(training.sums);

@@ -1,0 +1,61 @@
+# Recipes: optimisers, schedules, clipping, accumulation, the average of the weights, when a run ends,
+# --config; what a stopped run goes on with; wrong recipes.
+. "$(dirname "$0")/common.sh"
+small_model
+small_data
+export OMP_NUM_THREADS=1
+rates() { cut -d, -f9 "$1/log.csv" | tail -n +2 | tr '\n' ' ' >"$work/said"; }
+
+cat >full.json <<'JSON'
+{"data": "pets", "batch": 4, "lr": 0.002, "seed": 5, "epochs": 4, "optimizer": "adamw", "weight-decay": 0.01,
+ "schedule": "cosine", "warmup": 1, "min-lr": 1e-5, "clip": 0.5, "accumulate": 2, "ema": 0.9, "quiet": true}
+JSON
+ok "a recipe from a file" "$segrun" train tiny.plan --config full.json -p whole
+ok "stopped at once by --max-time" "$segrun" train tiny.plan --config full.json -p parts --max-time 0.001s
+says "says how to go on" 'the time is over.*saved'
+ok "goes on for an epoch or so" "$segrun" train tiny.plan --data pets -r parts/tiny.last.safetensors --max-time 0.1 -q
+ok "and to the end" "$segrun" train tiny.plan --data pets -r parts/tiny.last.safetensors -q
+same_tensors "every part of a recipe goes on bit for bit" whole/tiny.last.safetensors parts/tiny.last.safetensors
+same_tensors "with the same best" whole/tiny.best.safetensors parts/tiny.best.safetensors
+rates whole
+says "cosine ends near --min-lr" ' 1\.[0-9]*e-0?5 $| [0-9.]*e-0?5 $|0\.000[01]'
+cp whole/recipe.json again.json
+ok "recipe.json repeats the run" "$segrun" train tiny.plan --data pets --config again.json -p again -q
+same_tensors "bit for bit" whole/tiny.last.safetensors again/tiny.last.safetensors
+ok "info" "$segrun" info whole/tiny.last.safetensors
+says "info shows the recipe" 'optimizer adamw'
+ok "the average is what eval reads" "$segrun" eval tiny.plan -m whole/tiny.best.safetensors --data pets --split valid -q
+best=$(awk -F, '$6 == 1 {d = $5} END {printf "%.4f", d}' whole/log.csv)
+says "and scores as training did" "$best"
+
+for choice in "--optimizer sgd --lr 0.05" "--optimizer nesterov --lr 0.05 --weight-decay 1e-4" \
+    "--schedule poly --power 2" "--schedule plateau --plateau 1 --factor 0.1"; do
+    # shellcheck disable=SC2086
+    ok "train $choice" "$segrun" train tiny.plan --data pets -b 8 -e 3 -p "run-$passed" -q $choice
+done
+rates "run-$((passed - 1))"
+says "plateau lowers the rate where nothing gets better, or keeps it" '^1e-05|^[0-9]'
+ok "patience and --save-every" "$segrun" train tiny.plan --data pets -b 8 -e 40 --lr 0 --patience 2 --save-every 2 -p end
+says "says why it ended" 'no better valid Dice for 2 epochs'
+check "after three epochs" test "$(grep -c '^[0-9]' end/log.csv)" = 3
+check "every second epoch is kept" test -s end/tiny.epoch-0002.safetensors
+
+fails 2 "an unknown schedule" "$segrun" train tiny.plan --data pets --schedule linear
+says "names the schedules" 'constant\|cosine\|poly\|plateau'
+fails 2 "a negative rate" "$segrun" train tiny.plan --data pets --lr -1
+fails 2 "a floor above the rate" "$segrun" train tiny.plan --data pets --lr 1e-3 --min-lr 1
+fails 2 "no time" "$segrun" train tiny.plan --data pets --max-time soon
+says "says what a time is" '1h30m'
+echo '{"lr": 1e-3, "shedule": "cosine"}' >typo.json
+fails 2 "an unknown key" "$segrun" train tiny.plan --data pets --config typo.json
+says "names it" 'typo.json: "shedule"'
+echo '{"lr": -3}' >range.json
+fails 2 "a value out of range" "$segrun" train tiny.plan --data pets --config range.json
+says "names the file" 'range.json'
+echo '{"lr": [1]}' >list.json
+fails 2 "a value of the wrong kind" "$segrun" train tiny.plan --data pets --config list.json
+echo '{"lr": 1' >cut.json
+fails 2 "broken JSON" "$segrun" train tiny.plan --data pets --config cut.json
+says "with its line" 'cut.json:2:'
+fails 2 "no such file" "$segrun" train tiny.plan --data pets --config none.json
+finish

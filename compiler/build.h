@@ -83,10 +83,26 @@ bool is_function(const char *name);    /* range len channels height width */
 Value call_function(Build *, const Expr *);
 
 /* call.c */
+enum { MAX_SLOTS = 64 };
+typedef struct {
+    const char *name;
+    bool given;
+    const Expr *expr;                  /* what was given */
+} Slot;
+/* Arguments to slots, by position, then by name; *instance: the expression of `name =`. False after
+ * an error. */
+bool match(Build *, const Expr *call, Slot *, int count, const Expr **instance);
+/* The full name of an instance, given or automatic; NULL after an error. */
+const char *instance_name(Build *, const Expr *call, const Expr *given, bool is_block);
+bool own_name(Build *, const char *parameter, Loc);   /* each is one operator's: else an error */
 Value call(Build *, const Expr *);
 Value apply_sign(Build *, Op, Loc, Value left, Value right, const Loc *places);
 bool is_operator(const char *name);
 bool is_hidden_attribute(Op, Attribute); /* filled in by passes, not by the model */
+
+/* normalize.c */
+bool is_normalize(const char *name);
+Value call_normalize(Build *, const Expr *);
 
 /* names.c: unknown places for statements, repeated and unused names. False: do not run it. */
 bool check_names(Compilation *, Tree *, bool main_file);

@@ -9,13 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SLOTS = 64, MAX_INSTANCE = 500, MAX_BLOCKS = 64 };
-
-typedef struct {
-    const char *name;
-    bool given;
-    const Expr *expr;    /* what was given */
-} Slot;
+enum { MAX_INSTANCE = 500, MAX_BLOCKS = 64 };
 
 /* The operator a model can call by this name, or OP_COUNT. */
 static Op find_operator(const char *name)
@@ -48,8 +42,7 @@ static const char *slot_names(Build *b, const Slot *slots, int count)
     return text.length ? text.text : "nothing";
 }
 
-/* Matches the arguments; *instance is the expression of `name =`. False after an error. */
-static bool match(Build *b, const Expr *expr, Slot *slots, int count, const Expr **instance)
+bool match(Build *b, const Expr *expr, Slot *slots, int count, const Expr **instance)
 {
     int position = 0;
     bool named = false, fine = true;
@@ -122,8 +115,8 @@ static const char *automatic_name(Build *b, const char *callee)
     return arena_printf(b->arena, "%s1", callee);
 }
 
-/* The full name of an instance; NULL after an error. A block may take no name of its own (""). */
-static const char *instance_name(Build *b, const Expr *call_expr, const Expr *given, bool is_block)
+/* A block may take no name of its own (""). */
+const char *instance_name(Build *b, const Expr *call_expr, const Expr *given, bool is_block)
 {
     const char *name, *outer = b->frame->instance;
     if (given) {
@@ -163,8 +156,7 @@ static Owner *find_owner(Owner *owners, int capacity, const char *name)
     return &owners[slot];
 }
 
-/* Every parameter's name belongs to one operator. */
-static bool own_name(Build *b, const char *name, Loc loc)
+bool own_name(Build *b, const char *name, Loc loc)
 {
     if (b->n_owners * 2 >= b->owners_capacity) {
         int capacity = b->owners_capacity ? 2 * b->owners_capacity : 64;
@@ -630,6 +622,8 @@ Value call(Build *b, const Expr *expr)
                     "here", expr->name);
         return BROKEN;
     }
+    if (is_normalize(expr->name))
+        return call_normalize(b, expr);
     Op op = find_operator(expr->name);
     if (op == OP_CONCAT)
         return call_concat(b, expr);

@@ -328,11 +328,18 @@ static void print_attributes(Text *text, const Node *node)
             separator = " ";
         }
     }
-    static const char *const inits[] = {NULL, "kaiming_uniform", "uniform", "constant"};
+    static const char *const inits[] = {NULL, "kaiming_uniform", "uniform", "constant",
+                                        "values"};
     if (node->init != INIT_NONE) {
-        text_printf(text, "%sinit=%s %s=", separator, inits[node->init],
-                    node->init == INIT_CONSTANT ? "value" : "fan_in");
-        print_number(text, node->init_value);
+        text_printf(text, "%sinit=%s", separator, inits[node->init]);
+        if (node->init != INIT_VALUES) {
+            text_printf(text, " %s=", node->init == INIT_CONSTANT ? "value" : "fan_in");
+            print_number(text, node->init_value);
+        }
+        for (int64_t i = 0; node->init == INIT_VALUES && i < shape_count(node->shape); i++) {
+            text_printf(text, i ? "," : " value=");
+            print_number(text, node->init_values[i]);
+        }
         separator = " ";
     }
     if (separator[1] == '\0')

@@ -157,7 +157,7 @@ static bool check_body(Compilation *c, Tree *tree, const Block *block, bool is_m
 /* Blocks may not hide operators, functions, or each other across files. */
 static void check_block_name(Compilation *c, const Tree *tree, const Block *block)
 {
-    if (is_operator(block->name) || is_function(block->name))
+    if (is_operator(block->name) || is_function(block->name) || is_normalize(block->name))
         error_at(c, block->loc, "'%s' is %s of the language", block->name,
                  is_operator(block->name) ? "an operator" : "a function");
     for (const Use *use = tree->uses; use; use = use->next) {

@@ -87,7 +87,9 @@ void place_parameters(Graph *model, Plan *plan)
             p->rank = node->shape.rank;
             memcpy(p->dims, node->shape.dims, sizeof p->dims);
             p->trainable = node->op == OP_PARAMETER;
-            p->init = node->init == INIT_CONSTANT ? PLAN_INIT_CONSTANT : PLAN_INIT_UNIFORM;
+            p->init = node->init == INIT_CONSTANT ? PLAN_INIT_CONSTANT
+                    : node->init == INIT_VALUES   ? PLAN_INIT_VALUES : PLAN_INIT_UNIFORM;
+            p->values = node->init_values;
             p->value = node->init_value;
             if (node->init == INIT_KAIMING_UNIFORM || node->init == INIT_UNIFORM)
                 p->value = 1 / __builtin_sqrt(node->init_value > 0 ? node->init_value : 1);

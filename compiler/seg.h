@@ -164,7 +164,7 @@ bool shape_equal(Shape, Shape);
 Shape shape_sample(int64_t c, int64_t h, int64_t w);  /* batched C,H,W */
 Shape shape_fixed(int rank, const int64_t *dims);
 
-typedef enum { INIT_NONE, INIT_KAIMING_UNIFORM, INIT_UNIFORM, INIT_CONSTANT } Init;
+typedef enum { INIT_NONE, INIT_KAIMING_UNIFORM, INIT_UNIFORM, INIT_CONSTANT, INIT_VALUES } Init;
 
 typedef struct Node Node;
 typedef struct Group Group;
@@ -180,6 +180,7 @@ struct Node {
     const char *name;     /* of sources and of values the model names; else NULL; interned */
     Init init;            /* of a PARAMETER or BUFFER */
     double init_value;    /* the constant; or the fan-in for the two uniform kinds */
+    double *init_values;  /* of INIT_VALUES: as many as the shape has elements */
     Node *like;           /* in a copied graph: the node it was copied from (graph_copy) */
     /* fuse */
     bool stored;          /* has memory; else every reader computes it again */

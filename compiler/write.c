@@ -88,6 +88,11 @@ static void put_parameter(Bytes *out, const PlanParameter *p)
     put_u8(out, p->init);
     put_f64(out, p->value);
     put_i64(out, p->offset);
+    int64_t count = p->init == PLAN_INIT_VALUES ? 1 : 0;
+    for (int i = 0; i < p->rank; i++)
+        count *= p->dims[i];
+    for (int64_t i = 0; i < count; i++)
+        put_f64(out, p->values[i]);
     end_record(out, record);
 }
 

@@ -61,6 +61,10 @@ void params_initialise(const Plan *plan, uint64_t seed, void *parameters)
         const PlanParameter *p = &plan->parameters[i];
         float *values = (float *)((char *)parameters + p->offset);
         int64_t count = params_count(p);
+        for (int64_t j = 0; p->init == PLAN_INIT_VALUES && j < count; j++)
+            values[j] = (float)p->values[j];
+        if (p->init == PLAN_INIT_VALUES)
+            continue;
         Random random = random_open(seed, (uint64_t)i);
         for (int64_t j = 0; j < count; j++) {
             /* 24 bits: every value of [0, 1) is a float */

@@ -88,6 +88,19 @@ static void check_parameters(Reader *reader, const Plan *plan)
 
 /* ---- records --------------------------------------------------------------------------------- */
 
+enum { MAX_VALUES = 65536 };
+
+static void read_values(Reader *reader, int64_t count, PlanParameter *p)
+{
+    if (count < 1 || count > MAX_VALUES) {
+        reader_wrong(reader, "'%s' has initial values for an impossible shape", p->name);
+        return;
+    }
+    p->values = reader_allocate(reader, (size_t)count, sizeof *p->values);
+    for (int64_t i = 0; i < count && !reader->failed; i++)
+        p->values[i] = read_f64(reader, "an initial value");
+}
+
 static void read_parameter(Reader *reader, const Plan *plan, PlanParameter *p)
 {
     size_t outer = enter_record(reader);
@@ -100,11 +113,13 @@ static void read_parameter(Reader *reader, const Plan *plan, PlanParameter *p)
     for (int i = 0; i < p->rank; i++)
         p->dims[i] = read_i64(reader);
     p->trainable = read_bool(reader);
-    p->init = read_enum(reader, PLAN_INIT_UNIFORM + 1, "initial value");
+    p->init = read_enum(reader, PLAN_INIT_VALUES + 1, "initial value");
     p->value = read_f64(reader, "its initial value");
     p->offset = read_size(reader, "the offset");
-    leave_record(reader, outer);
     int64_t bytes = dims_bytes(p->dims, p->rank, sizeof(float));
+    if (p->init == PLAN_INIT_VALUES)
+        read_values(reader, bytes / (int64_t)sizeof(float), p);
+    leave_record(reader, outer);
     int64_t low = p->trainable ? 0 : plan->trainable_bytes;
     int64_t high = p->trainable ? plan->trainable_bytes : plan->parameter_bytes;
     if (bytes < 0)

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC "SEGPLAN\n"
-#define PLAN_VERSION 4
+#define PLAN_VERSION 5
 #define PLAN_BLOCK 16          /* channels in a block on the host */
 #define PLAN_ALIGN 64          /* bytes; every offset is a multiple */
 
@@ -57,7 +57,7 @@ typedef struct {
     PlanBuffer buffer;
 } PlanTensor;
 
-typedef enum { PLAN_INIT_CONSTANT, PLAN_INIT_UNIFORM } PlanInit;
+typedef enum { PLAN_INIT_CONSTANT, PLAN_INIT_UNIFORM, PLAN_INIT_VALUES } PlanInit;
 
 typedef struct {
     char *name;        /* as in PyTorch: "layer1.0.conv1.weight" */
@@ -67,6 +67,7 @@ typedef struct {
     PlanInit init;
     double value;      /* the constant, or the bound b of U(-b, b) */
     int64_t offset;    /* in SLAB_PARAMETERS; if trainable, in SLAB_GRADIENTS as well */
+    double *values;    /* of PLAN_INIT_VALUES: one for each element; else NULL */
 } PlanParameter;
 
 /* One text of C. Sources that begin alike share `prelude`; kernels with equal body are one

@@ -129,6 +129,13 @@ const OpRow op_rows[] = {
      "a@ = relu(batch_norm(conv(x@, $c, kernel = 3, padding = 1, bias = false)))\n"
      "    y@ = relu(batch_norm(conv(a@, $c, kernel = 3, padding = 1, bias = false)) + x@)", WINOGRAD, 3,
      NORM_TOLERANCE},
+    /* a number a channel, with which lanes behind the last channel stay zero */
+    {"normalize", "x@:f32[3,$h,$w]",
+     "y@ = conv(normalize(x@, [0.4, -0.3, 2], [0.2, 0.5, 3]), $k, kernel = 3, padding = 1)", ANY, 1,
+     TOLERANCE},
+    {"normalize", "x@:f32[9,$h,$w]",
+     "y@ = normalize(relu(x@), [1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 1, 2, 3, 1, 2, 3])", ANY, 1,
+     TOLERANCE},
 };
 const int n_op_rows = sizeof op_rows / sizeof *op_rows;
 enum { MAX_PIECES = 3 };

@@ -64,7 +64,7 @@ static PlanKernel kernels[] = {
            "    ((float *)a->buffers[1])[0] += 1;\n}\n"), NULL },
 };
 static PlanParameter parameters[] = {
-    { TEXT("w"), 1, { 1 }, true, PLAN_INIT_CONSTANT, 3, 0 },
+    { TEXT("w"), 1, { 1 }, true, PLAN_INIT_CONSTANT, 3, 0, NULL },
 };
 static PlanTensor tensors[] = {
     { TEXT("image"), ROLE_INPUT, PLAN_F32, true, { 1, 2, 3 }, { SLAB_ACTIVATIONS, 0, 24 } },

@@ -35,9 +35,9 @@ static void check(bool right, const char *format, ...)
 
 enum { WEIGHTS = 6000 };
 static PlanParameter parameters[] = {
-    { (char *)"a.weight", 4, { 20, 3, 10, 10 }, true, PLAN_INIT_UNIFORM, 0.25, 0 },
-    { (char *)"a.bias", 1, { 3 }, true, PLAN_INIT_CONSTANT, -2, 24000 },
-    { (char *)"n.running_var", 1, { 3 }, false, PLAN_INIT_CONSTANT, 1, 24064 },
+    { (char *)"a.weight", 4, { 20, 3, 10, 10 }, true, PLAN_INIT_UNIFORM, 0.25, 0, NULL },
+    { (char *)"a.bias", 1, { 3 }, true, PLAN_INIT_CONSTANT, -2, 24000, NULL },
+    { (char *)"n.running_var", 1, { 3 }, false, PLAN_INIT_CONSTANT, 1, 24064, NULL },
 };
 static const Plan plan = { .model = (char *)"tiny",
                            .parameter_bytes = 24128,

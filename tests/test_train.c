@@ -183,9 +183,10 @@ static bool make_plan(const char *path, int kernel, const char *bias)
           true,
           PLAN_INIT_UNIFORM,
           0.5,
-          0 },
-        { (char *)bias, 1, { 1 }, true, PLAN_INIT_CONSTANT, 0, 64 },
-        { (char *)"running_mean", 1, { 1 }, false, PLAN_INIT_CONSTANT, 0.5, 128 },
+          0,
+          NULL },
+        { (char *)bias, 1, { 1 }, true, PLAN_INIT_CONSTANT, 0, 64, NULL },
+        { (char *)"running_mean", 1, { 1 }, false, PLAN_INIT_CONSTANT, 0.5, 128, NULL },
     };
     Plan plan = { .model = (char *)"tiny", .path = (char *)"tiny.seg",
                   .text = (char *)(kernel == 1 ? "model tiny\n" : "model larger\n"),

@@ -83,4 +83,17 @@ check "the others are trained" differ conv.weight
 fails 1 "a pattern without a parameter" "$segc" outer.seg --freeze 'encoder.*,decoder.*' -o x.plan
 says "is an error" "no parameter called 'decoder"
 fails 1 "nothing left to train" "$segc" outer.seg --freeze '*' -o x.plan
+
+# Pictures as a pretrained encoder wants them.
+sed 's|inner(image / 255|inner(normalize(image / 255, mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225])|' \
+    outer.seg >pretrained.seg
+ok "normalize" "$segc" pretrained.seg -o pretrained.plan
+ok "trains" "$segrun" train pretrained.plan --data pets -b 4 -e 1 --init encoder=plain.safetensors -p pretrained
+check "its numbers are in the checkpoint" sh -c 'head -c 20000 pretrained/outer.last.safetensors | grep -aq normalize1.scale'
+sed 's|0.456, ||' pretrained.seg >broken.seg
+fails 1 "a number too few" "$segc" broken.seg -o x.plan
+says "is an error" "mean: expected a list of 3 numbers, one for each channel of x, got a list of 2"
+sed 's|0.229|0|' pretrained.seg >broken.seg
+fails 1 "a deviation of zero" "$segc" broken.seg -o x.plan
+says "is one too" "std: cannot divide by 0"
 finish

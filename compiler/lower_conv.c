@@ -126,6 +126,11 @@ static int64_t tile_of(const ConvShape *s, int64_t most_blocks)
     return least(blocks, most_blocks);
 }
 
+int64_t conv_strip(const ConvShape *s)
+{
+    return tile_of(s, 4);
+}
+
 /* Most input blocks that a tile's outputs read. */
 static int64_t range_of(const ConvShape *s, int64_t tile)
 {
@@ -143,7 +148,7 @@ static int64_t range_of(const ConvShape *s, int64_t tile)
 
 /* Tasks of a sample, by its work or its traffic; channels count in whole blocks, as they are
  * computed. */
-static int64_t wanted_tasks(const ConvShape *s)
+int64_t conv_wanted_tasks(const ConvShape *s)
 {
     const double C = (double)round_up(s->C, 16), K = (double)round_up(s->K, 16);
     const double x_pixels = (double)s->H * (double)s->W, y_pixels = (double)s->P * (double)s->Q;
@@ -161,7 +166,7 @@ static void lower_depthwise(const ConvShape *s, ConvLowering *out)
     const int64_t taps = s->kernel * s->kernel, blocks = divide_up(s->C, 16);
     const int64_t columns = patch_rows(&w, s->Q);
     int64_t rows = most(1, CACHE_BYTES / 64 / (columns * w.step));
-    rows = least(rows, divide_up(s->P, divide_up(wanted_tasks(s), blocks)));
+    rows = least(rows, divide_up(s->P, divide_up(conv_wanted_tasks(s), blocks)));
     rows = round_up(rows, w.phases);
     const int64_t line_offset = patch_rows(&w, rows) * columns * 64;
     const int64_t taps_offset = line_offset + s->Q * 64;
@@ -220,7 +225,7 @@ void lower_conv_winograd(const ConvShape *s, ConvLowering *out)
     const Window w = window_of(s);
     const int64_t x_blocks = divide_up(s->C, 16), blocks = divide_up(s->K, 16);
     const int64_t strip = tile_of(s, 4), strips = divide_up(blocks, strip);
-    const int64_t wanted = wanted_tasks(s), tile_rows = divide_up(s->P, 4);
+    const int64_t wanted = conv_wanted_tasks(s), tile_rows = divide_up(s->P, 4);
     const int64_t tile_columns = divide_up(s->Q, 4);
     const int64_t fitting = WINOGRAD_CACHE_BYTES / (36 * 64 * (x_blocks + strip));
     const int64_t wanted_tiles = least(most(fitting, WINOGRAD_LEAST_TILES), WINOGRAD_MOST_TILES);
@@ -281,6 +286,10 @@ static bool winograd_pays(const ConvShape *s)
 void lower_conv(const ConvShape *s, ConvLowering *out)
 {
     memset(out, 0, sizeof *out);
+    if (conv_line_pays(s)) {
+        lower_conv_line(s, out);
+        return;
+    }
     if (winograd_pays(s)) {
         lower_conv_winograd(s, out);
         return;
@@ -294,7 +303,7 @@ void lower_conv(const ConvShape *s, ConvLowering *out)
     const int64_t tile = tile_of(s, 4), range = range_of(s, tile);
     const int64_t tiles = divide_up(divide_up(s->K, 16), tile);
     const int64_t tile_weights = tile * 16 * taps * (s->groups == 1 ? s->C : range * 16);
-    const int64_t columns = patch_rows(&w, s->Q), wanted = wanted_tasks(s);
+    const int64_t columns = patch_rows(&w, s->Q), wanted = conv_wanted_tasks(s);
 
     const int64_t least_parts = divide_up(divide_up(wanted, 2), tiles);
     const int64_t most_rows =
@@ -415,6 +424,10 @@ static bool winograd_grad_pays(const ConvShape *s)
 void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)
 {
     memset(out, 0, sizeof *out);
+    if (conv_line_pays(s)) {
+        lower_conv_line_grad_weight(s, out);
+        return;
+    }
     if (winograd_grad_pays(s)) {
         lower_conv_winograd_grad_weight(s, out);
         return;

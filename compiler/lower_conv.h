@@ -19,6 +19,7 @@ typedef struct {
     int64_t kernel, stride, padding, dilation, groups;
     bool transposed;
     bool direct_only;                /* never by Winograd's filtering */
+    bool bf16;                       /* products of bf16 are allowed: tensors are kept so */
 } ConvShape;
 
 enum { CONV_SIZES = 32 };
@@ -44,5 +45,13 @@ void lower_conv(const ConvShape *, ConvLowering *);
 void lower_conv_winograd(const ConvShape *, ConvLowering *);
 void lower_conv_grad_weight(const ConvShape *, ConvLowering *);
 void lower_conv_winograd_grad_weight(const ConvShape *, ConvLowering *);
+
+/* ---- lower_conv_bf16.c: with bf16 products, filtering along rows alone ------------------------- */
+
+bool conv_line_pays(const ConvShape *);
+void lower_conv_line(const ConvShape *, ConvLowering *);
+void lower_conv_line_grad_weight(const ConvShape *, ConvLowering *);
+int64_t conv_strip(const ConvShape *);        /* output blocks that are multiplied together */
+int64_t conv_wanted_tasks(const ConvShape *); /* a sample */
 
 #endif

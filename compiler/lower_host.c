@@ -29,6 +29,7 @@ static void describe_conv(const Graph *graph, const Node *anchor, HostCall *host
     ConvLowering *conv = &host->conv;
     ConvShape shape = conv_shape(anchor);
     shape.direct_only = !graph->compilation->winograd;
+    shape.bf16 = graph->target->stored == TYPE_BF16;
     if (anchor->op == OP_CONV_GRAD_WEIGHT)
         lower_conv_grad_weight(&shape, conv);
     else
@@ -85,9 +86,11 @@ static void add_library(Lowering *l)
         return;
     l->target->kernels = lower_append(l->graph->arena, NULL, &l->target->n_kernels,
                                       sizeof(PlanKernel));
+    const bool bf16 = l->graph->target->stored == TYPE_BF16;
+    const char *body = arena_printf(l->graph->arena, "%s%s", template_text(l, "conv_tiles.c"),
+                                    bf16 ? template_text(l, "conv_tiles_bf16.c") : "");
     l->target->kernels[0] = (PlanKernel){ .name = (char *)"library_conv_tiles",
-                                          .header = (char *)"",
-                                          .body = (char *)template_text(l, "conv_tiles.c") };
+                                          .header = (char *)"", .body = (char *)body };
 }
 
 /* ---- one group ------------------------------------------------------------------------------- */
@@ -203,9 +206,11 @@ static void lower_update(Lowering *l)
 
 char *host_prelude(const Target *target, Arena *arena)
 {
-    const char *bf16 = target->stored == TYPE_BF16 ? kernel_file("host/bf16.h") : "";
-    return (char *)arena_printf(arena, "%s%s%s", kernel_file("host/prelude.h"), bf16,
-                                kernel_file("host/conv_tiles.h"));
+    const bool bf16 = target->stored == TYPE_BF16;
+    return (char *)arena_printf(arena, "%s%s%s%s", kernel_file("host/prelude.h"),
+                                bf16 ? kernel_file("host/bf16.h") : "",
+                                kernel_file("host/conv_tiles.h"),
+                                bf16 ? kernel_file("host/conv_tiles_bf16.h") : "");
 }
 
 void host_lower(Graph *graph, Plan *plan, PlanTarget *target)

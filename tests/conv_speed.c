@@ -129,8 +129,8 @@ static void print_job(const Job *job, const Job *direct, int runs, double peak)
 
 static void time_layer(int threads, int64_t C, int64_t K, int64_t H, int64_t k, int64_t N)
 {
-    const ConvShape forward = {C, H, H, K, H, H, k, 1, k / 2, 1, 1, false, true};
-    const ConvShape gradient = {K, H, H, C, H, H, k, 1, k / 2, 1, 1, true, true};
+    const ConvShape forward = {C, H, H, K, H, H, k, 1, k / 2, 1, 1, false, true, false};
+    const ConvShape gradient = {K, H, H, C, H, H, k, 1, k / 2, 1, 1, true, true, false};
     static Job jobs[JOBS];
     const int step = k == 3 ? 1 : 2;     /* every other one is Winograd's */
     prepare(&jobs[0], "forward", &forward, FORWARD, N, threads);

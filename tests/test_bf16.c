@@ -9,7 +9,7 @@
 
 #include "cuda_cases.h"
 
-#define USUAL_OPS "conv,conv_transpose,max_pool,concat,residual"
+#define USUAL_OPS "winograd,conv_transpose,max_pool,concat"
 
 static Device *open_host(const char *target, Error *error)
 {

@@ -288,18 +288,18 @@ static void run_case(const Case *t)
  * the output channels, large weights, maps of one pixel. */
 static void run_chosen(void)
 {
-    static const ConvShape shapes[] = {{1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false, true},
-                                       {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false, true},
-                                       {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false, true},
-                                       {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true, true},
-                                       {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false, true},
-                                       {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false, true},
-                                       {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true, true},
-                                       {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true, true},
-                                       {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false, true},
-                                       {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false, true},
-                                       {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false, true},
-                                       {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false, true}};
+    static const ConvShape shapes[] = {{1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false, true, false},
+                                       {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false, true, false},
+                                       {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false, true, false},
+                                       {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true, true, false},
+                                       {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false, true, false},
+                                       {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false, true, false},
+                                       {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true, true, false},
+                                       {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true, true, false},
+                                       {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false, true, false},
+                                       {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false, true, false},
+                                       {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false, true, false},
+                                       {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false, true, false}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         for (int fused = 0; fused < 2; fused++) {
             run_case(&(Case){shapes[i], FORWARD, 2, fused});

@@ -74,3 +74,14 @@ class TorchSide:
         loss.backward()
         self.adam.step()
         return loss.item()
+
+    # ---- agree.py ----
+
+    def step(self):
+        """Loss, gradients and how the weights moved in the first step."""
+        parameters = dict(self.network.named_parameters())
+        before = {name: p.detach().numpy().copy() for name, p in parameters.items()}
+        loss = self.train()
+        gradients = {name: p.grad.numpy() for name, p in parameters.items()}
+        moved = {name: p.detach().numpy() - before[name] for name, p in parameters.items()}
+        return loss, gradients, moved

@@ -1,0 +1,693 @@
+/* Nodes on tensors -> lines of a model: arithmetic, activations, what changes a shape. Layers with
+ * weights or windows are in layers.c.
+ *
+ * A node that only renames or reshapes gives no line: its result is another view of its operand.
+ * Some operators that the language lacks are patterns of those that it has (relu6, hard sigmoid,
+ * tanh); some that are several nodes in ONNX are one in the language (silu, gelu). A node that can
+ * only be a part of such a pattern gets a line with a problem, which is an error if anything but the
+ * pattern reads it.
+ */
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "import.h"
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+static bool is_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* Operators that are a module of their own, which exporters name the path after. */
+static bool is_module(const char *op)
+{
+    static const char modules[] = " Conv ConvTranspose BatchNormalization Gemm Relu LeakyRelu "
+                                  "Sigmoid Softmax MaxPool AveragePool GlobalAveragePool ";
+    char spaced[64];
+    snprintf(spaced, sizeof spaced, " %.50s ", op);
+    return *op && strstr(modules, spaced) != NULL;
+}
+
+/* "/encoder/layer1/layer1.0/conv1/Conv_output_0" -> encoder.layer1.0.conv1, or with _ for dots. */
+const char *plain_path(Import *import, const char *onnx_name, const char *op, bool dotted)
+{
+    Text text = {.arena = import->arena};
+    const char *previous = "";
+    size_t previous_length = 0, op_length = strlen(op);
+    text_append(&text, "", 0);
+    for (const char *at = onnx_name; *at && text.length < 150;) {
+        at += strspn(at, "/");
+        size_t length = strcspn(at, "/"), shown = length;
+        bool last = !at[length];
+        const char *output = last ? strstr(at, "_output_0") : NULL;
+        if (output && !output[9] && output > at)
+            shown = (size_t)(output - at);
+        const char *part = at;
+        if (previous_length && shown > previous_length && part[previous_length] == '.'
+            && !strncmp(part, previous, previous_length)) {
+            part += previous_length + 1; /* layer1/layer1.0 */
+            shown -= previous_length + 1;
+        }
+        bool named_after_op = last && text.length && is_module(op) && shown == op_length
+            && !strncmp(part, op, shown);
+        if (shown && !named_after_op)
+            text_printf(&text, "%s%.*s", text.length ? "." : "", (int)(shown < 100 ? shown : 100),
+                        part);
+        previous = at;
+        previous_length = length;
+        at += length;
+    }
+    char *out = text.text ? text.text : (char *)arena_printf(import->arena, "%s", "");
+    size_t length = 0;
+    for (const char *in = out; *in; in++) {
+        bool dot = *in == '.' && dotted && length && out[length - 1] != '.' && in[1];
+        char c = is_letter(*in) || dot || (dotted && *in == '-') ? *in : '_';
+        if (c != '_' || !length || out[length - 1] != '_' || *in == '_')
+            out[length++] = c;
+    }
+    while (length && (out[length - 1] == '.' || (out[length - 1] == '_' && !dotted)))
+        length--;
+    return arena_printf(import->arena, "%.*s", (int)length, out);
+}
+
+static const char *unique(Import *import, Table *table, const char *wanted)
+{
+    const char *name = intern(import->arena, wanted, strlen(wanted));
+    for (int i = 2; table_get(table, name); i++) {
+        const char *next = arena_printf(import->arena, "%s_%d", wanted, i);
+        name = intern(import->arena, next, strlen(next));
+    }
+    table_put(table, name, (void *)name);
+    return name;
+}
+
+static bool is_reserved(const char *name)
+{
+    static const char *const words[] = {
+        "and", "block", "else", "false", "for", "if", "in", "input", "loss", "metric", "model",
+        "not", "or", "output", "param", "pop", "push", "repeat", "return", "target", "true", "use",
+        "name", "nearest", "bilinear", "size", "height", "width", "channels", "mask", "dice",
+        "_", "input_height", "input_width"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcmp(name, words[i]))
+            return true;
+    return false;
+}
+
+const char *new_variable(Import *import, const char *onnx_name, const char *op)
+{
+    const char *name = plain_path(import, onnx_name, op, false);
+    if (!*name)
+        name = "x";
+    if (*name >= '0' && *name <= '9')
+        name = arena_printf(import->arena, "x%s", name);
+    if (is_reserved(name))
+        name = arena_printf(import->arena, "%s_", name);
+    return unique(import, &import->names, name);
+}
+
+const char *number_text(Import *import, double value)
+{
+    char digits[40];
+    for (int precision = 1; precision <= 9; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, value);
+        if (strtof(digits, NULL) == (float)value)
+            break;
+    }
+    if (!isfinite(value) || !isfinite((float)value))
+        import_fail(import, "", "a number that is not finite");
+    return arena_printf(import->arena, value < 0 ? "(%s)" : "%s", digits);
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+Value *result(Import *import)
+{
+    const Onnx__NodeProto *node = import->node;
+    if (import->failed)
+        return NULL;
+    if (!node->n_output || !*node->output[0]) {
+        import_fail(import, "the file is damaged: export it again", "it has no result");
+        return NULL;
+    }
+    const char *name = intern(import->arena, node->output[0], strlen(node->output[0]));
+    Value *value = table_get(&import->values, name);
+    if (!value) {
+        value = arena_alloc(import->arena, sizeof *value);
+        value->name = name;
+        table_put(&import->values, name, value);
+    }
+    if (value->known) {
+        import_fail(import, "the file is damaged: export it again",
+                    "its result '%.100s' has been made before", name);
+        return NULL;
+    }
+    value->known = true;
+    return value;
+}
+
+bool give_alias(Import *import, const Value *of, bool flat)
+{
+    Value *value = result(import);
+    if (!value)
+        return false;
+    Value own = *value;
+    *value = *of;
+    value->name = own.name;
+    value->uses = own.uses;
+    value->output_name = own.output_name;
+    value->flat = flat;
+    return true;
+}
+
+static Line *add_line(Import *import, const char *variable, const int64_t dims[3], int n_reads,
+                      Value *const *reads)
+{
+    Line *line = arena_alloc(import->arena, sizeof *line);
+    line->variable = variable;
+    line->leader = line;
+    line->dims = memcpy(arena_alloc(import->arena, 3 * sizeof *dims), dims, 3 * sizeof *dims);
+    line->reads = arena_alloc(import->arena, (size_t)(n_reads + 1) * sizeof *line->reads);
+    for (int i = 0; i < n_reads; i++)
+        if (reads[i]->line)
+            line->reads[line->n_reads++] = reads[i]->line;
+    if (import->n_lines == import->lines_capacity) {
+        int capacity = import->lines_capacity ? 2 * import->lines_capacity : 64;
+        import->lines = arena_grow(import->arena, import->lines,
+                                   (size_t)import->n_lines * sizeof *import->lines,
+                                   (size_t)capacity * sizeof *import->lines);
+        import->lines_capacity = capacity;
+    }
+    import->lines[import->n_lines++] = line;
+    return line;
+}
+
+Line *give_line(Import *import, const int64_t dims[3], int n_reads, Value *const *reads,
+                const char *format, ...)
+{
+    va_list list, again;
+    va_start(list, format);
+    va_copy(again, list);
+    size_t size = (size_t)vsnprintf(NULL, 0, format, list) + 1;
+    char *text = arena_alloc(import->arena, size);
+    vsnprintf(text, size, format, again);
+    va_end(again);
+    va_end(list);
+    for (int i = 0; i < 3; i++)
+        if (dims[i] < 1 || dims[i] > INT32_MAX)
+            return import_lacks(import, "its result would be %lld x %lld x %lld",
+                                (long long)dims[0], (long long)dims[1], (long long)dims[2]), NULL;
+    Value *value = result(import);
+    if (!value)
+        return NULL;
+    const char *variable = value->output_name
+        ? value->output_name : new_variable(import, value->name, import->node->op_type);
+    Line *line = add_line(import, variable, dims, n_reads, reads);
+    line->text = text;
+    line->value = value;
+    value->line = line;
+    value->variable = variable;
+    value->flat = reads[0]->flat;
+    memcpy(value->dims, dims, sizeof value->dims);
+    return line;
+}
+
+/* Pictures: bytes / 255, less their mean, over their deviation. */
+static bool normalise(Import *import, Value *value)
+{
+    const ImportOptions *options = import->options;
+    Line *line = add_line(import, new_variable(import, arena_printf(import->arena, "%s_01",
+                                                                    value->variable), ""),
+                          value->dims, 1, &value);
+    line->text = arena_printf(import->arena, "%s / 255", value->variable);
+    value->line = line;
+    value->variable = line->variable;
+    if (!options->n_mean)
+        return true;
+    int64_t channels = value->dims[0];
+    if (channels != options->n_mean)
+        return import_fail(import, "give a number for each channel",
+                           "input '%.100s' has %lld channels, and --mean has %d numbers",
+                           value->name, (long long)channels, options->n_mean);
+    float *scale = arena_alloc(import->arena, (size_t)channels * sizeof *scale);
+    float *shift = arena_alloc(import->arena, (size_t)channels * sizeof *shift);
+    for (int64_t i = 0; i < channels; i++) {
+        scale[i] = (float)(1 / options->deviation[i]);
+        shift[i] = (float)(-options->mean[i] / options->deviation[i]);
+    }
+    Line *layer = add_line(import, new_variable(import, arena_printf(import->arena, "%s_normalised",
+                                                                     value->name), ""),
+                           value->dims, 1, &value);
+    layer->layer = "conv";
+    layer->operand = value->variable;
+    layer->text = arena_printf(import->arena, "%lld, kernel = 1, groups = %lld",
+                               (long long)channels, (long long)channels);
+    layer->instance = new_instance(import, "normalise");
+    layer->weights[0] = (Weight){"weight", 4, {channels, 1, 1, 1}, scale};
+    layer->weights[1] = (Weight){"bias", 1, {channels}, shift};
+    layer->n_weights = 2;
+    value->line = layer;
+    value->variable = layer->variable;
+    return true;
+}
+
+bool add_inputs(Import *import)
+{
+    for (int i = 0; i < import->n_inputs; i++) {
+        Value *value = import->inputs[i];
+        Line *line = add_line(import, new_variable(import, value->name, ""), value->dims, 0, NULL);
+        line->is_input = true;
+        line->bytes = value->bytes || !import->options->float_input;
+        value->line = line;
+        value->variable = line->variable;
+    }
+    for (int i = 0; i < import->n_inputs; i++)
+        if (!import->inputs[i]->bytes && !import->options->float_input
+            && !normalise(import, import->inputs[i]))
+            return false;
+    return true;
+}
+
+/* Any tensor: perhaps bytes, perhaps flat. */
+static Value *any_tensor(Import *import, size_t index)
+{
+    Value *value = operand(import, index);
+    if (!value && !import->failed)
+        import_fail(import, "the file is damaged: export it again", "an operand is missing");
+    if (value && value->constant) {
+        import_lacks(import, "its operand '%.100s' is a constant", value->name);
+        return NULL;
+    }
+    return value;
+}
+
+Value *need_tensor(Import *import, size_t index)
+{
+    Value *value = any_tensor(import, index);
+    if (value && value->flat && (value->dims[1] != 1 || value->dims[2] != 1)) {
+        import_lacks(import, "its operand is flattened: [N, %lld]",
+                     (long long)(value->dims[0] * value->dims[1] * value->dims[2]));
+        return NULL;
+    }
+    if (value && value->bytes) { /* bytes can be computed with, no more: a line of its own */
+        Line *line = add_line(import, new_variable(import, arena_printf(import->arena, "%s_f32",
+                                                                        value->variable), ""),
+                              value->dims, 1, &value);
+        line->text = arena_printf(import->arena, "%s * 1", value->variable);
+        value->line = line;
+        value->variable = line->variable;
+        value->bytes = false;
+    }
+    return value;
+}
+
+/* ---- pointwise ------------------------------------------------------------------------------- */
+
+static bool same_tensor(const Value *a, const Value *b)
+{
+    return a && b && a->line == b->line && a->variable == b->variable;
+}
+
+static void mark(const Line *line, Made made, const Value *of, double number)
+{
+    if (!line)
+        return;
+    line->value->made = made;
+    line->value->of = of;
+    line->value->number = number;
+}
+
+/* f(x), with x where the format says %1$s and the node's numbers behind it. */
+static bool unary(Import *import, const char *format, double a, double b)
+{
+    Value *x = need_tensor(import, 0);
+    if (!x)
+        return false;
+    const char *text_a = number_text(import, a), *text_b = number_text(import, b);
+    Text text = {.arena = import->arena};
+    for (const char *at = format; *at; at++) {
+        const char *part = *at == '$' ? x->variable : *at == 'A' ? text_a : *at == 'B' ? text_b
+            : NULL;
+        if (part)
+            text_printf(&text, "%s", part);
+        else
+            text_append(&text, at, 1);
+    }
+    Line *line = give_line(import, x->dims, 1, &x, "%s", text.text);
+    if (line && !strcmp(import->node->op_type, "Sigmoid"))
+        mark(line, MADE_SIGMOID, x, 0);
+    return line != NULL;
+}
+
+/* min(max(x, least), most) out of relus. */
+static bool clip(Import *import)
+{
+    double least = -INFINITY, most = INFINITY;
+    if (import->opset < 11) {
+        least = attribute_float(import, "min", -3.4e38);
+        most = attribute_float(import, "max", 3.4e38);
+    } else if (operand_numbers(import, 1, &least, 1) < 0
+               || operand_numbers(import, 2, &most, 1) < 0) {
+        return false;
+    }
+    bool low = least > -3e38, high = most < 3e38;
+    if (!low && !high)
+        return need_tensor(import, 0) && give_alias(import, operand(import, 0), false);
+    if (low && !high)
+        return least == 0 ? unary(import, "relu($)", 0, 0) : unary(import, "relu($ - A) + A", least, 0);
+    if (!low)
+        return unary(import, "B - relu(B - $)", 0, most);
+    return least == 0 ? unary(import, "relu($) - relu($ - B)", 0, most)
+                      : unary(import, "relu($ - A) - relu($ - B) + A", least, most);
+}
+
+static bool hard_sigmoid(Import *import, double alpha, double beta, bool swish)
+{
+    const char *format = swish ? "$ * (relu(A * $ + B) - relu(A * $ + B - 1))"
+                               : "relu(A * $ + B) - relu(A * $ + B - 1)";
+    return unary(import, format, alpha, beta);
+}
+
+/* Only a part of gelu. */
+static bool erf_part(Import *import)
+{
+    Value *x = need_tensor(import, 0);
+    Line *line = x ? give_line(import, x->dims, 1, &x, "%s", x->variable) : NULL;
+    if (!line)
+        return false;
+    line->problem = arena_printf(import->arena, "node '%.100s' (Erf): the language has it as a "
+                                 "part of gelu only", import->node->name);
+    if (x->made == MADE_SCALED && fabs(x->number - M_SQRT1_2) < 1e-5)
+        mark(line, MADE_ERF, x->of, 0);
+    return true;
+}
+
+/* ---- arithmetic ------------------------------------------------------------------------------ */
+
+/* One number, whatever its shape; false after an error too. */
+static bool is_number(Import *import, const Value *value, double *number)
+{
+    if (!value->constant || value->constant->count != 1)
+        return false;
+    const double *numbers = constant_numbers(import, value->constant);
+    if (numbers)
+        *number = *numbers;
+    return numbers != NULL;
+}
+
+/* A constant with a number a channel of x: [C,1,1] or [1,C,1,1], or [C] beside a flat tensor. */
+static bool is_per_channel(const Constant *constant, const Value *x)
+{
+    int place = constant->rank - (x->flat ? 1 : 3);
+    return place >= 0 && constant->dims[place] == x->dims[0] && constant->count == x->dims[0];
+}
+
+/* a number op x, or x op a number. */
+static bool with_number(Import *import, Value *x, double number, bool first, char sign)
+{
+    const char *text = number_text(import, number);
+    if (sign == '*' && x->made == MADE_TWICE_GELU && number == 0.5) {
+        Value *of = (Value *)x->of;
+        return give_line(import, of->dims, 1, &of, "gelu(%s)", of->variable) != NULL;
+    }
+    Line *line = first ? give_line(import, x->dims, 1, &x, "%s %c %s", text, sign, x->variable)
+                       : give_line(import, x->dims, 1, &x, "%s %c %s", x->variable, sign, text);
+    if (sign == '*' || (sign == '/' && !first))
+        mark(line, MADE_SCALED, x, sign == '*' ? number : 1 / number);
+    else if (sign == '+' && x->made == MADE_ERF && number == 1)
+        mark(line, MADE_ERF_AND_1, x->of, 0);
+    return line != NULL;
+}
+
+static bool with_channels(Import *import, Value *x, Constant *constant, bool first, char sign)
+{
+    const double *numbers = constant_numbers(import, constant);
+    if (!numbers || (x->bytes && !need_tensor(import, first ? 1 : 0)))
+        return false;
+    if (sign == '+' && add_bias(import, x, constant))
+        return give_alias(import, x, x->flat);
+    if (import->failed)
+        return false;
+    Constant *other = new_constant(import, FLOAT_TYPE, 1, x->dims);
+    for (int64_t i = 0; other && i < x->dims[0]; i++)
+        other->numbers[i] = sign == '-' && !first ? -numbers[i]
+            : sign == '/' ? 1 / numbers[i] : numbers[i];
+    if (!other)
+        return false;
+    if ((sign == '/' || sign == '-') && first)
+        return import_lacks(import, "a list of numbers %c a tensor", sign);
+    bool scales = sign == '*' || sign == '/';
+    return give_affine(import, x, scales ? other : NULL, scales ? NULL : other);
+}
+
+/* Two tensors that broadcast as the language has it. */
+static bool of_tensors(Import *import, Value *a, Value *b, char sign)
+{
+    bool a_pixel = a->dims[1] == 1 && a->dims[2] == 1, b_pixel = b->dims[1] == 1 && b->dims[2] == 1;
+    bool fits = (a->dims[0] == b->dims[0] || a->dims[0] == 1 || b->dims[0] == 1)
+        && (a_pixel || b_pixel || (a->dims[1] == b->dims[1] && a->dims[2] == b->dims[2]))
+        && ((a->flat == b->flat) || (a_pixel && b_pixel));
+    if (!fits || (a->flat && !(a_pixel && b_pixel)))
+        return import_lacks(import, "shapes %lldx%lldx%lld and %lldx%lldx%lld do not go together",
+                            (long long)a->dims[0], (long long)a->dims[1], (long long)a->dims[2],
+                            (long long)b->dims[0], (long long)b->dims[1], (long long)b->dims[2]);
+    int64_t dims[3] = {a->dims[0] == 1 ? b->dims[0] : a->dims[0],
+                       a_pixel ? b->dims[1] : a->dims[1], a_pixel ? b->dims[2] : a->dims[2]};
+    for (int swap = 0; swap < 2 && sign == '*'; swap++) {
+        Value *x = swap ? b : a, *gate = swap ? a : b;
+        if (gate->made == MADE_SIGMOID && same_tensor(gate->of, x))
+            return give_line(import, dims, 1, &x, "silu(%s)", x->variable) != NULL;
+        if (gate->made == MADE_ERF_AND_1 && same_tensor(gate->of, x)) {
+            Line *line = give_line(import, dims, 1, &x, "2 * gelu(%s)", x->variable);
+            mark(line, MADE_TWICE_GELU, x, 0);
+            return line != NULL;
+        }
+        if (gate->made == MADE_ERF_AND_1 && x->made == MADE_SCALED && x->number == 0.5
+            && same_tensor(gate->of, x->of)) {
+            Value *of = (Value *)x->of;
+            return give_line(import, dims, 1, &of, "gelu(%s)", of->variable) != NULL;
+        }
+    }
+    return give_line(import, dims, 2, (Value *[]){a, b}, "%s %c %s", a->variable, sign,
+                     b->variable) != NULL;
+}
+
+static bool arithmetic(Import *import, char sign)
+{
+    Value *a = operand(import, 0), *b = operand(import, 1);
+    double number;
+    if (!a || !b)
+        return import_fail(import, "the file is damaged: export it again", "an operand is missing");
+    bool first = a->constant != NULL;
+    Value *x = first ? b : a, *other = first ? a : b;
+    if (!other->constant)
+        return of_tensors(import, a, b, sign);
+    if (x->flat && (x->dims[1] != 1 || x->dims[2] != 1))
+        return import_lacks(import, "a flattened tensor can go into Gemm only");
+    if (is_number(import, other, &number))
+        return with_number(import, x, number, first, sign);
+    if (is_per_channel(other->constant, x))
+        return with_channels(import, x, other->constant, first, sign);
+    return import_lacks(import, "a constant of %lld numbers does not go with %lld channels",
+                        (long long)other->constant->count, (long long)x->dims[0]);
+}
+
+static bool sum(Import *import)
+{
+    Value *values[64];
+    size_t n = import->node->n_input;
+    if (n < 1 || n > 64)
+        return import_lacks(import, "it has %zu operands", n);
+    Text text = {.arena = import->arena};
+    for (size_t i = 0; i < n; i++) {
+        if (!(values[i] = need_tensor(import, i)))
+            return false;
+        if (memcmp(values[i]->dims, values[0]->dims, sizeof values[0]->dims))
+            return import_lacks(import, "its operands are of different shapes");
+        text_printf(&text, "%s%s", i ? " + " : "", values[i]->variable);
+    }
+    return give_line(import, values[0]->dims, (int)n, values, "%s", text.text) != NULL;
+}
+
+/* ---- views ----------------------------------------------------------------------------------- */
+
+/* The result has these dimensions, of which the first is the batch: a view of x or an error. */
+static bool give_view(Import *import, const Value *x, int rank, const double *dims)
+{
+    int64_t count = x->dims[0] * x->dims[1] * x->dims[2];
+    bool same = rank == 4, pixel = x->dims[1] == 1 && x->dims[2] == 1;
+    for (int d = 1; d < 4 && rank == 4; d++)
+        same &= dims[d] == (double)x->dims[d - 1] || dims[d] == -1;
+    if (same && (!x->flat || pixel))
+        return give_alias(import, x, false);
+    if (rank == 2 && (dims[1] == (double)count || dims[1] == -1))
+        return give_alias(import, x, true);
+    return import_lacks(import, "it reshapes %s%lldx%lldx%lld, and the language knows [C, H, W] and "
+                        "what goes into linear only", x->flat ? "flattened " : "",
+                        (long long)x->dims[0], (long long)x->dims[1], (long long)x->dims[2]);
+}
+
+static bool reshape(Import *import)
+{
+    double dims[MAX_RANK];
+    int64_t whole[MAX_RANK];
+    Value *x = any_tensor(import, 0);
+    int rank = import->node->n_input > 1 ? operand_numbers(import, 1, dims, MAX_RANK)
+                                         : attribute_ints(import, "shape", whole, MAX_RANK);
+    if (!x || rank < 0)
+        return false;
+    for (int d = 0; d < rank; d++) {
+        dims[d] = import->node->n_input > 1 ? dims[d] : (double)whole[d];
+        if (dims[d] == 0 && d > 0)
+            dims[d] = d < 4 && !x->flat ? (double)x->dims[d - 1] : dims[d];
+    }
+    return give_view(import, x, rank, dims);
+}
+
+static bool flatten(Import *import)
+{
+    Value *x = any_tensor(import, 0);
+    if (!x)
+        return false;
+    if (attribute_int(import, "axis", 1) != 1)
+        return import_lacks(import, "it flattens from another axis than 1");
+    return give_alias(import, x, true);
+}
+
+/* Only the two last dimensions, where they are 1. */
+static bool squeeze(Import *import, bool insert)
+{
+    double numbers[MAX_RANK];
+    int64_t whole[MAX_RANK];
+    Value *x = any_tensor(import, 0);
+    bool from_operand = import->node->n_input > 1;
+    int n = from_operand ? operand_numbers(import, 1, numbers, MAX_RANK)
+                         : attribute_ints(import, "axes", whole, MAX_RANK);
+    if (!x || n < 0)
+        return false;
+    int found = 0;
+    for (int i = 0; i < n; i++) {
+        double axis = from_operand ? numbers[i] : (double)whole[i];
+        found |= axis == 2 || axis == -2 ? 1 : axis == 3 || axis == -1 ? 2 : 4;
+    }
+    if (found != 3 || x->dims[1] != 1 || x->dims[2] != 1 || x->flat != insert)
+        return import_lacks(import, "only [N, C, 1, 1] and [N, C] can be made of each other");
+    return give_alias(import, x, !insert);
+}
+
+static bool transpose(Import *import)
+{
+    int64_t order[MAX_RANK];
+    Value *x = any_tensor(import, 0);
+    int n = attribute_ints(import, "perm", order, MAX_RANK);
+    bool same = n > 0;
+    for (int i = 0; i < n; i++)
+        same &= order[i] == i;
+    if (x && !same)
+        import_lacks(import, "the language does not transpose: export the network with [N, C, H, W]");
+    return x && same && give_alias(import, x, x->flat);
+}
+
+static bool cast(Import *import)
+{
+    Value *x = any_tensor(import, 0);
+    int64_t to = attribute_int(import, "to", 0);
+    if (x && to != FLOAT_TYPE)
+        return import_lacks(import, "it casts to type %lld; tensors are float32", (long long)to);
+    return x && give_alias(import, x, x->flat);
+}
+
+static bool softmax(Import *import)
+{
+    Value *x = need_tensor(import, 0);
+    int64_t axis = attribute_int(import, "axis", import->opset < 13 ? 1 : -1);
+    if (!x)
+        return false;
+    bool pixel = x->dims[1] == 1 && x->dims[2] == 1;
+    bool channels = axis == 1 || (axis == -3 && !x->flat) || (axis == -1 && x->flat);
+    if (!channels || (import->opset < 13 && !pixel))
+        return import_lacks(import, "softmax goes over the channels: axis 1, opset 13 or newer");
+    return give_line(import, x->dims, 1, &x, "softmax(%s)", x->variable) != NULL;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
+typedef struct { const char *op, *text; } Simple;
+static const Simple simple[] = {
+    {"Relu", "relu($)"}, {"Sigmoid", "sigmoid($)"}, {"Neg", "0 - $"}, {"Reciprocal", "1 / $"},
+    {"Tanh", "2 * sigmoid(2 * $) - 1"},
+};
+
+static bool translate_pointwise(Import *import, const char *op, bool *known)
+{
+    static const char *const signs[] = {"Add", "Sub", "Mul", "Div"};
+    for (size_t i = 0; i < sizeof simple / sizeof *simple; i++)
+        if (!strcmp(op, simple[i].op))
+            return unary(import, simple[i].text, 0, 0);
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(op, signs[i]))
+            return arithmetic(import, "+-*/"[i]);
+    if (!strcmp(op, "LeakyRelu"))
+        return unary(import, "leaky_relu($, slope = A)", attribute_float(import, "alpha", 0.01), 0);
+    if (!strcmp(op, "Gelu") && attribute_is(import, "approximate", "none", true))
+        return unary(import, "gelu($)", 0, 0);
+    if (!strcmp(op, "Erf"))
+        return erf_part(import);
+    if (!strcmp(op, "Clip"))
+        return clip(import);
+    if (!strcmp(op, "HardSigmoid"))
+        return hard_sigmoid(import, attribute_float(import, "alpha", 0.2),
+                            attribute_float(import, "beta", 0.5), false);
+    if (!strcmp(op, "HardSwish"))
+        return hard_sigmoid(import, 1.0 / 6, 0.5, true);
+    if (!strcmp(op, "Softmax"))
+        return softmax(import);
+    if (!strcmp(op, "Sum"))
+        return sum(import);
+    *known = false;
+    return false;
+}
+
+static bool translate_view(Import *import, const char *op, bool *known)
+{
+    if (!strcmp(op, "Identity") || !strcmp(op, "Dropout")) {
+        Value *x = any_tensor(import, 0);
+        return x && give_alias(import, x, x->flat);
+    }
+    if (!strcmp(op, "Reshape"))
+        return reshape(import);
+    if (!strcmp(op, "Flatten"))
+        return flatten(import);
+    if (!strcmp(op, "Squeeze") || !strcmp(op, "Unsqueeze"))
+        return squeeze(import, *op == 'U');
+    if (!strcmp(op, "Transpose"))
+        return transpose(import);
+    if (!strcmp(op, "Cast"))
+        return cast(import);
+    *known = false;
+    return false;
+}
+
+bool translate_node(Import *import)
+{
+    const Onnx__NodeProto *node = import->node;
+    if (import->n_lines > 20 * MAX_LINES)
+        return import_fail(import, "", "the network has more than %d operators", 20 * MAX_LINES);
+    bool foreign = *node->domain && strcmp(node->domain, "ai.onnx");
+    if (!foreign && is_foldable(import))
+        return fold_node(import);
+    if (import->failed)
+        return false;
+    bool (*const parts[])(Import *, const char *, bool *) = {translate_pointwise, translate_view,
+                                                             translate_layer};
+    for (int i = 0; i < 3 && !foreign; i++) {
+        bool known = true, done = parts[i](import, node->op_type, &known);
+        if (known)
+            return done;
+    }
+    return import_lacks(import, "the language has no such operator%s%.60s", foreign ? ": domain " : "",
+                        foreign ? node->domain : "");
+}

@@ -11,15 +11,21 @@
 The limit is 1e-5 of a probability, and of a logit what makes that in a probability: 4e-5.
 """
 import argparse
+import contextlib
+import io
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import segmentation_models_pytorch as smp
 import torch
+import torch.nn.functional as F
+from torch import nn
 from safetensors.torch import load_file, save_file
 
 from check import ROOT, Programs, Results, network_of, random_weights, read_split
@@ -85,6 +91,126 @@ def check_export(results, programs, model, options, data, weights):
     return path, ours, pictures
 
 
+# ---- import --------------------------------------------------------------------------------------
+
+def import_file(programs, path, *options):
+    """A plan and its weights."""
+    model, weights, plan = (programs.work / f"imported.{end}"
+                            for end in ("seg", "safetensors", "plan"))
+    programs.run(programs.segc, "import", path, "-o", model, *options)
+    programs.run(programs.segc, "fmt", "--check", model)
+    programs.run(programs.segc, model, "--target", "host", "-o", plan)
+    return plan, weights
+
+
+def check_back(results, programs, path, ours, pictures):
+    plan, weights = import_file(programs, path)
+    again = programs.outputs(plan, weights, "predict", 3, pictures, ours.shape)
+    results.number("imported again", largest(ours, again), LIMIT)
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation by linear layers, on both poolings with the same weights."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, 4), nn.ReLU(),
+                                 nn.Linear(4, channels))
+
+    def forward(self, x):
+        gate = torch.sigmoid(self.mlp(F.adaptive_avg_pool2d(x, 1)) + self.mlp(x.amax((2, 3), True)))
+        return x * gate[:, :, None, None]
+
+
+class Everything(nn.Module):
+    """What segc import can read, at least once."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
+        self.stem = nn.Conv2d(3, 16, 5, stride=2, padding=2)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=16, bias=False)
+        self.norm = nn.BatchNorm2d(16, eps=1e-3)
+        self.gate = Gate(16)
+        self.valid = nn.Conv2d(16, 16, 3)
+        self.up = nn.ConvTranspose2d(16, 8, 3, stride=2, padding=1, output_padding=1)
+        self.projection = nn.Linear(8, 8, bias=False)
+        self.head = nn.Conv2d(37, 3, 1)
+
+    def forward(self, x):
+        x = (x - self.mean) / self.std
+        y = F.leaky_relu(self.stem(x), 0.2)
+        y = self.norm(y + F.hardswish(self.depthwise(y)))
+        y = self.gate(F.silu(y) + F.gelu(y) - torch.tanh(y))
+        small = F.avg_pool2d(F.max_pool2d(y, 3, 2, 1), 2)
+        wide = F.interpolate(small, scale_factor=4, mode="bilinear", align_corners=False)
+        inner = self.valid(wide) + wide[:, :, 1:-1, 1:-1]
+        y = F.relu6(torch.clamp(y, -0.5) + F.pad(inner, (1, 1, 1, 1)))
+        z = self.up(y)
+        means = self.projection(z.mean((2, 3)))[:, :, None, None]
+        near = F.interpolate(y, scale_factor=2, mode="nearest")
+        x = torch.cat([z * means, near, z.mean(1, True), z.amax(1, True), 1 - x, -z], 1)
+        return torch.softmax(self.head(x), 1)
+
+
+def fill(network):
+    """Batch norms that do something."""
+    torch.manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.eval()
+
+
+def export_torch(network, example, path, new):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        if new:
+            torch.onnx.export(network, (example,), path, input_names=["image"],
+                              output_names=["logits"], dynamo=True,
+                              dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        else:
+            torch.onnx.export(network, (example,), path, input_names=["image"],
+                              output_names=["logits"], dynamo=False, opset_version=17,
+                              dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}})
+
+
+def check_import(results, programs, name, network, data, size, as_bytes=False, as_is=False,
+                 options=()):
+    """The network's own input: bytes, or pictures divided by 255."""
+    print(f"\n{name} @{size}")
+    _, pictures, _ = read_split(data, "test", size, 4)
+    image = (pictures if as_bytes else pictures / 255).contiguous()
+    with torch.no_grad():
+        truth = network(image)
+        truth = truth if as_is else torch.sigmoid(truth)
+    for new in (False, True):
+        path = programs.work / "torch.onnx"
+        export_torch(network, image[:2].contiguous(), path, new)
+        kinds = Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)
+        plan, weights = import_file(programs, path, *options, *(["--as-is"] if as_is else []))
+        ours = programs.outputs(plan, weights, "predict", 3, pictures, truth.shape)
+        results.number("torch.export" if new else "TorchScript", largest(ours, truth), LIMIT,
+                       where=f"{truth.min():.3f} to {truth.max():.3f}; {len(kinds)} operators")
+
+
+def check_imports(results, programs, data, only):
+    cases = [("everything", lambda: fill(Everything()), 64, {"as_is": True}),
+             ("unet of networks.py", lambda: fill(network_of("unet", {"width": 8, "size": 50})), 50,
+              {"as_bytes": True}),
+             ("resnet34_unet of networks.py",
+              lambda: fill(network_of("resnet34_unet", {"size": 70})), 70, {"as_bytes": True})]
+    for encoder in ("resnet34", "mobilenet_v2"):
+        cases.append((f"smp.Unet {encoder}", lambda encoder=encoder: fill(
+            smp.Unet(encoder, encoder_weights=None)), 96, {}))
+    for name, make, size, options in cases:
+        if only in name:
+            check_import(results, programs, name, make(), data, size, **options)
+
+
 def main():
     parser = argparse.ArgumentParser(description="ONNX files to and from segc.")
     parser.add_argument("--build", type=Path, default=ROOT / "build")
@@ -100,7 +226,9 @@ def main():
             programs.run(programs.segrun, "data", "synth", data, "--count", 40)
         for model, options in EXPORTS:
             if arguments.only in model:
-                check_export(results, programs, model, options, data, None)
+                check_back(results, programs,
+                           *check_export(results, programs, model, options, data, None))
+        check_imports(results, programs, data, arguments.only)
     print(f"\n{results.passed} passed, {results.failed} failed")
     return 1 if results.failed else 0
 

@@ -63,6 +63,7 @@ typedef struct Value {
     const char *variable;    /* its name in the model */
     int64_t dims[3];         /* C H W */
     bool flat;               /* seen as [N, C*H*W] */
+    bool half;               /* flat, but seen as [N, C, 1]: on the way from one to the other */
     bool bytes;              /* u8 */
     Made made;
     const struct Value *of;

@@ -87,11 +87,11 @@ static int64_t window_count(const Window *window, int64_t size)
     return room < 0 ? 0 : room / window->stride + 1;
 }
 
-static const char *window_text(Import *import, const Window *window)
+static const char *window_text(Import *import, const Window *window, int64_t usual_stride)
 {
     Text text = {.arena = import->arena};
     text_printf(&text, "kernel = %lld", (long long)window->kernel);
-    if (window->stride != 1)
+    if (window->stride != usual_stride)
         text_printf(&text, ", stride = %lld", (long long)window->stride);
     if (window->padding)
         text_printf(&text, ", padding = %lld", (long long)window->padding);
@@ -243,7 +243,7 @@ static bool conv(Import *import)
             : (x->dims[i] - 1) * window.stride + window.dilation * (window.kernel - 1) + 1 + end
               - 2 * window.padding;
     const char *arguments = arena_printf(import->arena, "%lld, %s%s%s", (long long)channels,
-        window_text(import, &window),
+        window_text(import, &window, 1),
         end ? arena_printf(import->arena, ", output_padding = %lld", (long long)end) : "",
         groups > 1 ? arena_printf(import->arena, ", groups = %lld", (long long)groups) : "");
     Line *line = give_layer(import, transposed ? "conv_transpose" : "conv", x, dims, weight, bias,
@@ -267,7 +267,7 @@ static Constant *transposed_weight(Import *import, Constant *weight)
 static bool linear(Import *import, bool gemm)
 {
     Value *x = operand(import, 0);
-    if (!x || x->constant || !x->flat)
+    if (!x || x->constant || !x->flat || x->half)
         return import_lacks(import, "it multiplies what is no flat tensor [N, C] by something");
     if (x->bytes && !(x = need_tensor(import, 0)))
         return false;
@@ -378,14 +378,8 @@ static bool pool(Import *import, bool largest)
         if (window.ceil && room % window.stride)
             return import_lacks(import, "it rounds sizes up (ceil_mode), and the language down");
     }
-    bool same = window.stride == window.kernel;
-    Window shown = window;
-    shown.stride = 1;
-    const char *text = window_text(import, &shown);
-    if (!same)
-        text = arena_printf(import->arena, "%s, stride = %lld", text, (long long)window.stride);
     return give_line(import, dims, 1, &x, "%s(%s, %s)", largest ? "max_pool" : "avg_pool",
-                     x->variable, text) != NULL;
+                     x->variable, window_text(import, &window, window.kernel)) != NULL;
 }
 
 static bool global_pool(Import *import, Value *x, const char *op, const char *more, bool flat)

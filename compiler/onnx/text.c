@@ -234,7 +234,7 @@ static void print_head(Import *import, Text *text, const char *name, bool with_m
     for (int i = 0; i < import->n_inputs; i++) {
         const Line *line = import->lines[i];
         if (line->live)
-            text_printf(text, "    input  %-*s : %s%s\n", width, line->variable,
+            text_printf(text, "    input %s%-*s : %s%s\n", with_mask ? " " : "", width, line->variable,
                         line->bytes ? "u8" : "f32", dims_text(import, line->dims, line->dims[0]));
     }
     if (with_mask)

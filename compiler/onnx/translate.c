@@ -160,6 +160,7 @@ bool give_alias(Import *import, const Value *of, bool flat)
     value->uses = own.uses;
     value->output_name = own.output_name;
     value->flat = flat;
+    value->half = false;
     return true;
 }
 
@@ -211,6 +212,7 @@ Line *give_line(Import *import, const int64_t dims[3], int n_reads, Value *const
     value->line = line;
     value->variable = variable;
     value->flat = reads[0]->flat;
+    value->half = reads[0]->half;
     memcpy(value->dims, dims, sizeof value->dims);
     return line;
 }
@@ -401,7 +403,7 @@ static bool is_number(Import *import, const Value *value, double *number)
 /* A constant with a number a channel of x: [C,1,1] or [1,C,1,1], or [C] beside a flat tensor. */
 static bool is_per_channel(const Constant *constant, const Value *x)
 {
-    int place = constant->rank - (x->flat ? 1 : 3);
+    int place = constant->rank - (x->half ? 2 : x->flat ? 1 : 3);
     return place >= 0 && constant->dims[place] == x->dims[0] && constant->count == x->dims[0];
 }
 
@@ -568,14 +570,21 @@ static bool squeeze(Import *import, bool insert)
                          : attribute_ints(import, "axes", whole, MAX_RANK);
     if (!x || n < 0)
         return false;
-    int found = 0;
+    int rank = x->flat ? 2 + x->half : 4, after = insert ? rank + n : rank - n;
+    bool fits = x->dims[1] == 1 && x->dims[2] == 1 && n > 0 && after >= 2 && after <= 4;
     for (int i = 0; i < n; i++) {
         double axis = from_operand ? numbers[i] : (double)whole[i];
-        found |= axis == 2 || axis == -2 ? 1 : axis == 3 || axis == -1 ? 2 : 4;
+        axis += axis < 0 ? insert ? after : rank : 0;
+        fits &= axis == 2 || axis == 3;
     }
-    if (found != 3 || x->dims[1] != 1 || x->dims[2] != 1 || x->flat != insert)
+    if (!fits)
         return import_lacks(import, "only [N, C, 1, 1] and [N, C] can be made of each other");
-    return give_alias(import, x, !insert);
+    if (!give_alias(import, x, after < 4))
+        return false;
+    Value *made = table_get(&import->values, intern(import->arena, import->node->output[0],
+                                                    strlen(import->node->output[0])));
+    made->half = after == 3;
+    return true;
 }
 
 static bool transpose(Import *import)

@@ -388,10 +388,12 @@ static Constant *fold_shape(Import *import)
     double dims[MAX_RANK];
     if (!value)
         return NULL;
-    int rank = value->constant ? value->constant->rank : value->flat ? 2 + value->half : 4;
+    int rank = value->constant ? value->constant->rank : value->flat ? 2 + value->half
+        : value->rows ? 3 : 4;
     for (int d = 0; d < rank; d++)
         dims[d] = value->constant ? (double)value->constant->dims[d] : d == 0 ? NAN
             : value->flat ? d == 2 ? 1 : (double)(value->dims[0] * value->dims[1] * value->dims[2])
+            : value->rows && d == 2 ? (double)(value->dims[1] * value->dims[2])
             : (double)value->dims[d - 1];
     int64_t start = attribute_int(import, "start", 0), end = attribute_int(import, "end", rank);
     start = clamp(start < 0 ? start + rank : start, 0, rank);

@@ -5,10 +5,13 @@
  *   fold.c        nodes on constants: what exporters leave behind (Shape, Gather, Concat, ...)
  *   translate.c   the other nodes -> Lines of a model: arithmetic, activations, shapes
  *   layers.c      ... convolutions, pools, what has weights or windows
+ *   sizes.c       ... what moves pixels
+ *   names.c       names of values and nodes -> variables and layers
  *   text.c        Lines -> the text of a .seg file: what is read, layers that share weights
  *
  * A Value is a constant, or a tensor [N,C,H,W] with N left open. Tensors may be seen as [N, C*H*W]
- * too (`flat`), which the language has no word for but linear. The first error ends the import.
+ * too (`flat`), which the language has no word for but linear, and as [N, C, H*W] (`rows`), which can
+ * only be reduced. The first error ends the import.
  */
 #ifndef IMPORT_H
 #define IMPORT_H
@@ -64,6 +67,7 @@ typedef struct Value {
     int64_t dims[3];         /* C H W */
     bool flat;               /* seen as [N, C*H*W] */
     bool half;               /* flat, but seen as [N, C, 1]: on the way from one to the other */
+    bool rows;               /* seen as [N, C, H*W] */
     bool bytes;              /* u8 */
     Made made;
     const struct Value *of;
@@ -164,17 +168,23 @@ bool give_alias(Import *, const Value *, bool flat);
 Line *give_line(Import *, const int64_t dims[3], int n_reads, Value *const *reads,
                 const char *format, ...) __attribute__((format(printf, 5, 6)));
 Value *need_tensor(Import *, size_t index);     /* as floats, [N,C,H,W] */
+Value *any_tensor(Import *, size_t index);      /* perhaps bytes, perhaps another view */
+bool add_inputs(Import *);                      /* their lines, and what makes pictures of them */
+
+/* names.c: new ones, that nothing else has */
 const char *new_variable(Import *, const char *onnx_name, const char *op);
 const char *number_text(Import *, double);
-bool add_inputs(Import *);                      /* their lines, and what makes pictures of them */
+const char *new_instance(Import *, const char *wanted);
 /* An identifier, or a layer's dotted name, out of a path as exporters write them. */
 const char *plain_path(Import *, const char *onnx_name, const char *op, bool dotted);
+
+/* sizes.c */
+bool translate_size(Import *, const char *op, bool *known);
 
 /* layers.c */
 bool translate_layer(Import *, const char *op, bool *known);
 bool give_affine(Import *, Value *x, const Constant *scale, const Constant *shift);
 bool add_bias(Import *, Value *x, Constant *bias);
-const char *new_instance(Import *, const char *wanted);
 
 /* import.c: the whole, for tests: a text and weights, which hold as long as the message and the arena.
  * Free the message. */

@@ -14,114 +14,6 @@
 
 #include "import.h"
 
-/* ---- names ----------------------------------------------------------------------------------- */
-
-static bool is_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
-
-/* Operators that are a module of their own, which exporters name the path after. */
-static bool is_module(const char *op)
-{
-    static const char modules[] = " Conv ConvTranspose BatchNormalization Gemm Relu LeakyRelu "
-                                  "Sigmoid Softmax MaxPool AveragePool GlobalAveragePool ";
-    char spaced[64];
-    snprintf(spaced, sizeof spaced, " %.50s ", op);
-    return *op && strstr(modules, spaced) != NULL;
-}
-
-/* "/encoder/layer1/layer1.0/conv1/Conv_output_0" -> encoder.layer1.0.conv1, or with _ for dots. */
-const char *plain_path(Import *import, const char *onnx_name, const char *op, bool dotted)
-{
-    Text text = {.arena = import->arena};
-    const char *previous = "";
-    size_t previous_length = 0, op_length = strlen(op);
-    text_append(&text, "", 0);
-    for (const char *at = onnx_name; *at && text.length < 150;) {
-        at += strspn(at, "/");
-        size_t length = strcspn(at, "/"), shown = length;
-        bool last = !at[length];
-        const char *output = last ? strstr(at, "_output_0") : NULL;
-        if (output && !output[9] && output > at)
-            shown = (size_t)(output - at);
-        const char *part = at;
-        if (previous_length && shown > previous_length && part[previous_length] == '.'
-            && !strncmp(part, previous, previous_length)) {
-            part += previous_length + 1; /* layer1/layer1.0 */
-            shown -= previous_length + 1;
-        }
-        bool named_after_op = last && text.length && is_module(op) && shown == op_length
-            && !strncmp(part, op, shown);
-        if (shown && !named_after_op)
-            text_printf(&text, "%s%.*s", text.length ? "." : "", (int)(shown < 100 ? shown : 100),
-                        part);
-        previous = at;
-        previous_length = length;
-        at += length;
-    }
-    char *out = text.text ? text.text : (char *)arena_printf(import->arena, "%s", "");
-    size_t length = 0;
-    for (const char *in = out; *in; in++) {
-        bool dot = *in == '.' && dotted && length && out[length - 1] != '.' && in[1];
-        char c = is_letter(*in) || dot || (dotted && *in == '-') ? *in : '_';
-        if (c != '_' || !length || out[length - 1] != '_' || *in == '_')
-            out[length++] = c;
-    }
-    while (length && (out[length - 1] == '.' || (out[length - 1] == '_' && !dotted)))
-        length--;
-    return arena_printf(import->arena, "%.*s", (int)length, out);
-}
-
-static const char *unique(Import *import, Table *table, const char *wanted)
-{
-    const char *name = intern(import->arena, wanted, strlen(wanted));
-    for (int i = 2; table_get(table, name); i++) {
-        const char *next = arena_printf(import->arena, "%s_%d", wanted, i);
-        name = intern(import->arena, next, strlen(next));
-    }
-    table_put(table, name, (void *)name);
-    return name;
-}
-
-static bool is_reserved(const char *name)
-{
-    static const char *const words[] = {
-        "and", "block", "else", "false", "for", "if", "in", "input", "loss", "metric", "model",
-        "not", "or", "output", "param", "pop", "push", "repeat", "return", "target", "true", "use",
-        "name", "nearest", "bilinear", "size", "height", "width", "channels", "mask", "dice",
-        "_", "input_height", "input_width"};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (!strcmp(name, words[i]))
-            return true;
-    return false;
-}
-
-const char *new_variable(Import *import, const char *onnx_name, const char *op)
-{
-    const char *name = plain_path(import, onnx_name, op, false);
-    if (!*name)
-        name = "x";
-    if (*name >= '0' && *name <= '9')
-        name = arena_printf(import->arena, "x%s", name);
-    if (is_reserved(name))
-        name = arena_printf(import->arena, "%s_", name);
-    return unique(import, &import->names, name);
-}
-
-const char *number_text(Import *import, double value)
-{
-    char digits[40];
-    for (int precision = 1; precision <= 9; precision++) {
-        snprintf(digits, sizeof digits, "%.*g", precision, value);
-        if (strtof(digits, NULL) == (float)value)
-            break;
-    }
-    if (!isfinite(value) || !isfinite((float)value))
-        import_fail(import, "", "a number that is not finite");
-    return arena_printf(import->arena, value < 0 ? "(%s)" : "%s", digits);
-}
-
 /* ---- results --------------------------------------------------------------------------------- */
 
 Value *result(Import *import)
@@ -160,8 +52,15 @@ bool give_alias(Import *import, const Value *of, bool flat)
     value->uses = own.uses;
     value->output_name = own.output_name;
     value->flat = flat;
-    value->half = false;
+    value->half = value->rows = false;
     return true;
+}
+
+/* What was just given. */
+static Value *result_again(Import *import)
+{
+    const char *name = import->node->output[0];
+    return table_get(&import->values, intern(import->arena, name, strlen(name)));
 }
 
 static Line *add_line(Import *import, const char *variable, const int64_t dims[3], int n_reads,
@@ -273,8 +172,7 @@ bool add_inputs(Import *import)
     return true;
 }
 
-/* Any tensor: perhaps bytes, perhaps flat. */
-static Value *any_tensor(Import *import, size_t index)
+Value *any_tensor(Import *import, size_t index)
 {
     Value *value = operand(import, index);
     if (!value && !import->failed)
@@ -292,6 +190,11 @@ Value *need_tensor(Import *import, size_t index)
     if (value && value->flat && (value->dims[1] != 1 || value->dims[2] != 1)) {
         import_lacks(import, "its operand is flattened: [N, %lld]",
                      (long long)(value->dims[0] * value->dims[1] * value->dims[2]));
+        return NULL;
+    }
+    if (value && value->rows) {
+        import_lacks(import, "its operand is reshaped to [N, %lld, %lld]",
+                     (long long)value->dims[0], (long long)(value->dims[1] * value->dims[2]));
         return NULL;
     }
     if (value && value->bytes) { /* bytes can be computed with, no more: a line of its own */
@@ -483,6 +386,8 @@ static bool arithmetic(Import *import, char sign)
     double number;
     if (!a || !b)
         return import_fail(import, "the file is damaged: export it again", "an operand is missing");
+    if (a->rows || b->rows)
+        return need_tensor(import, a->rows ? 0 : 1) != NULL;
     bool first = a->constant != NULL;
     Value *x = first ? b : a, *other = first ? a : b;
     if (!other->constant)
@@ -527,6 +432,14 @@ static bool give_view(Import *import, const Value *x, int rank, const double *di
         return give_alias(import, x, false);
     if (rank == 2 && (dims[1] == (double)count || dims[1] == -1))
         return give_alias(import, x, true);
+    bool rows = rank == 3 && (dims[1] == (double)x->dims[0] || dims[1] == -1)
+        && (dims[2] == (double)(x->dims[1] * x->dims[2]) || dims[2] == -1);
+    if (rows && !x->flat) {
+        if (!give_alias(import, x, false))
+            return false;
+        result_again(import)->rows = true;
+        return true;
+    }
     return import_lacks(import, "it reshapes %s%lldx%lldx%lld, and the language knows [C, H, W] and "
                         "what goes into linear only", x->flat ? "flattened " : "",
                         (long long)x->dims[0], (long long)x->dims[1], (long long)x->dims[2]);
@@ -571,7 +484,7 @@ static bool squeeze(Import *import, bool insert)
     if (!x || n < 0)
         return false;
     int rank = x->flat ? 2 + x->half : 4, after = insert ? rank + n : rank - n;
-    bool fits = x->dims[1] == 1 && x->dims[2] == 1 && n > 0 && after >= 2 && after <= 4;
+    bool fits = x->dims[1] == 1 && x->dims[2] == 1 && !x->rows && n > 0 && after >= 2 && after <= 4;
     for (int i = 0; i < n; i++) {
         double axis = from_operand ? numbers[i] : (double)whole[i];
         axis += axis < 0 ? insert ? after : rank : 0;
@@ -581,9 +494,7 @@ static bool squeeze(Import *import, bool insert)
         return import_lacks(import, "only [N, C, 1, 1] and [N, C] can be made of each other");
     if (!give_alias(import, x, after < 4))
         return false;
-    Value *made = table_get(&import->values, intern(import->arena, import->node->output[0],
-                                                    strlen(import->node->output[0])));
-    made->half = after == 3;
+    result_again(import)->half = after == 3;
     return true;
 }
 
@@ -600,13 +511,23 @@ static bool transpose(Import *import)
     return x && same && give_alias(import, x, x->flat);
 }
 
-static bool cast(Import *import)
+/* The same view of the same tensor. */
+static bool same(Import *import)
 {
     Value *x = any_tensor(import, 0);
+    if (!x || !give_alias(import, x, x->flat))
+        return false;
+    result_again(import)->half = x->half;
+    result_again(import)->rows = x->rows;
+    return true;
+}
+
+static bool cast(Import *import)
+{
     int64_t to = attribute_int(import, "to", 0);
-    if (x && to != FLOAT_TYPE)
+    if (to != FLOAT_TYPE)
         return import_lacks(import, "it casts to type %lld; tensors are float32", (long long)to);
-    return x && give_alias(import, x, x->flat);
+    return same(import);
 }
 
 static bool softmax(Import *import)
@@ -662,10 +583,8 @@ static bool translate_pointwise(Import *import, const char *op, bool *known)
 
 static bool translate_view(Import *import, const char *op, bool *known)
 {
-    if (!strcmp(op, "Identity") || !strcmp(op, "Dropout")) {
-        Value *x = any_tensor(import, 0);
-        return x && give_alias(import, x, x->flat);
-    }
+    if (!strcmp(op, "Identity") || !strcmp(op, "Dropout"))
+        return same(import);
     if (!strcmp(op, "Reshape"))
         return reshape(import);
     if (!strcmp(op, "Flatten"))
@@ -691,8 +610,8 @@ bool translate_node(Import *import)
     if (import->failed)
         return false;
     bool (*const parts[])(Import *, const char *, bool *) = {translate_pointwise, translate_view,
-                                                             translate_layer};
-    for (int i = 0; i < 3 && !foreign; i++) {
+                                                             translate_layer, translate_size};
+    for (int i = 0; i < 4 && !foreign; i++) {
         bool known = true, done = parts[i](import, node->op_type, &known);
         if (known)
             return done;

@@ -79,18 +79,40 @@ static int add_plain_kernel(Lowering *l, const char *template)
     return add_kernel(l, stem, "", template_text(l, template), "");
 }
 
-/* The micro-kernels of the conv family: one text of their own that every kernel is linked with. */
-static void add_library(Lowering *l)
+/* A text that is compiled once, whatever the rows of the kernels that call it, and so the longest
+ * ones are. It may call another, or NULL. */
+static const char *add_library(Lowering *l, const char *template, const char *front,
+                               const char *library)
 {
-    if (l->target->n_kernels)
-        return;
-    l->target->kernels = lower_append(l->graph->arena, NULL, &l->target->n_kernels,
-                                      sizeof(PlanKernel));
+    Arena *arena = l->graph->arena;
+    PlanTarget *target = l->target;
+    const char *text = template_text(l, template);
+    const char *name = arena_printf(arena, "library_%.*s", (int)(strlen(template) - 2), template);
+    for (int i = 0; i < target->n_kernels; i++)
+        if (strcmp(target->kernels[i].name, name) == 0)
+            return name;
+    target->kernels = lower_append(arena, target->kernels, &target->n_kernels, sizeof(PlanKernel));
+    target->kernels[target->n_kernels - 1] = (PlanKernel){
+        .name = (char *)name, .header = (char *)"", .tail = text, .library = library,
+        .body = (char *)arena_printf(arena, "#define KERNEL %s\n%s%s", name, front, text),
+    };
+    return name;
+}
+
+/* The kernel of a conv template between a group's rows: the template is a library. */
+static int add_conv_kernel(Lowering *l, const char *stem, const char *rows, const Call *call,
+                           const char *header)
+{
     const bool bf16 = l->graph->target->stored == TYPE_BF16;
-    const char *body = arena_printf(l->graph->arena, "%s%s", template_text(l, "conv_tiles.c"),
-                                    bf16 ? template_text(l, "conv_tiles_bf16.c") : "");
-    l->target->kernels[0] = (PlanKernel){ .name = (char *)"library_conv_tiles",
-                                          .header = (char *)"", .body = (char *)body };
+    const char *tiles = bf16
+        ? add_library(l, "conv_tiles_bf16.c", template_text(l, "conv_tiles.c"), NULL)
+        : add_library(l, "conv_tiles.c", "", NULL);
+    const char *library = add_library(l, call->template, template_text(l, "conv_library.h"), tiles);
+    const char *front = arena_printf(l->graph->arena, "#define LIBRARY %s\n#define WRITES %d\n%s",
+                                     library, call->writes, rows);
+    int kernel = add_kernel(l, stem, front, template_text(l, "conv_call.c"), header);
+    l->target->kernels[kernel].library = library;
+    return kernel;
 }
 
 /* ---- one group ------------------------------------------------------------------------------- */
@@ -162,8 +184,10 @@ static void lower_group(Lowering *l, Group *group)
     const char *stem = arena_printf(arena, "%.*s%.*s", (int)(strlen(call->template) - 2),
                                     call->template, (int)e.name.length, e.name.text);
     emit_width(&e);
-    int kernel = add_kernel(l, stem, e.text.text, template_text(l, call->template),
-                            header_of(l->graph, group));
+    const char *header = header_of(l->graph, group);
+    int kernel = is_conv(group->anchor)
+               ? add_conv_kernel(l, stem, e.text.text, call, header)
+               : add_kernel(l, stem, e.text.text, template_text(l, call->template), header);
     PlanStep *step = add_step(l, kernel, group);
     fill_call_step(l, step, &e);
     step->scratch = host.scratch;
@@ -216,7 +240,6 @@ char *host_prelude(const Target *target, Arena *arena)
 void host_lower(Graph *graph, Plan *plan, PlanTarget *target)
 {
     Lowering l = lower_begin(graph, plan, target);
-    add_library(&l);
     for (int i = 0; i < graph->n_groups; i++)
         if (graph->groups[i]->once)
             lower_group(&l, graph->groups[i]);

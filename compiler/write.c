@@ -229,6 +229,7 @@ static void put_kernels(Bytes *out, const PlanTarget *target)
         put_u32(out, (int64_t)front);
         append(out, kernel->body, front);
         put_u32(out, tails[i]);
+        put_string(out, kernel->library ? kernel->library : "");
         end_record(out, record);
     }
     free(texts);

@@ -69,14 +69,28 @@ static char *unit_path(const KernelBuild *build, const KernelUnit *unit, const c
     return strdup(path);
 }
 
+/* Those needed, the libraries they call, and what those call. NULL: no memory. */
+static bool *with_libraries(const PlanTarget *target, const bool *needed)
+{
+    bool *wanted = calloc((size_t)target->n_kernels + 1, sizeof *wanted);
+    for (int i = 0; wanted && i < target->n_kernels; i++)
+        for (int k = needed[i] ? i : -1; k >= 0 && !wanted[k];) {
+            const char *library = target->kernels[k].library;
+            wanted[k] = true;
+            k = library ? plan_kernel(target, library) : -1;
+        }
+    return wanted;
+}
+
 bool kernel_build_open(KernelBuild *build, const bool *needed, Error *error)
 {
     const PlanTarget *target = build->target;
     build->units = calloc((size_t)target->n_kernels + 1, sizeof *build->units);
     build->missing = calloc((size_t)target->n_kernels + 1, sizeof *build->missing);
-    bool complete = build->units && build->missing;
+    bool *wanted = with_libraries(target, needed);
+    bool complete = build->units && build->missing && wanted;
     for (int i = 0; complete && i < target->n_kernels; i++) {
-        if (!needed[i] && !plan_kernel_is_library(&target->kernels[i]))
+        if (!wanted[i])
             continue;
         KernelUnit *unit = &build->units[build->n_units++];
         unit->kernel = &target->kernels[i];
@@ -85,6 +99,7 @@ bool kernel_build_open(KernelBuild *build, const bool *needed, Error *error)
         unit->object = unit_path(build, unit, build->endings[1]);
         complete = complete && unit->source && unit->object;
     }
+    free(wanted);
     return complete
         || fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to build it", build->file);
 }

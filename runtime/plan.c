@@ -399,11 +399,13 @@ static void read_kernel(Reader *reader, const Texts *tails, int64_t *bytes, Plan
     kernel->header = read_string(reader, "header", false);
     char *body = read_string(reader, "body", false);
     uint32_t tail = read_u32(reader);
+    char *library = read_string(reader, "library", false);
     leave_record(reader, outer);
     if (tail >= (uint32_t)tails->n)
         reader_wrong(reader, "its text ends with %u of %d texts", tail, tails->n);
     if (reader->failed)
         return;
+    kernel->library = *library ? library : NULL;
     size_t front = strlen(body), rest = strlen(tails->texts[tail]);
     *bytes += (int64_t)(front + rest);
     if (*bytes > MAX_TEXT_BYTES) {
@@ -415,6 +417,17 @@ static void read_kernel(Reader *reader, const Texts *tails, int64_t *bytes, Plan
     if (!reader->failed) {
         memcpy(kernel->body, body, front);
         memcpy(kernel->body + front, tails->texts[tail], rest + 1);
+    }
+}
+
+static void check_libraries(Reader *reader, const PlanTarget *target)
+{
+    for (int i = 0; i < target->n_kernels && !reader->failed; i++) {
+        const char *library = target->kernels[i].library;
+        int found = library ? plan_kernel(target, library) : i;
+        if (found < 0 || (library && !plan_kernel_is_library(&target->kernels[found])))
+            reader_wrong(reader, "'%s' calls '%s', which is no library", target->kernels[i].name,
+                         library);
     }
 }
 
@@ -435,6 +448,7 @@ static void read_target(Reader *reader, const Plan *plan, Texts *lines, PlanTarg
     }
     reader_place(reader, "target '%s'", target->name);
     check_unique(reader, names, target->n_kernels, "kernels");
+    check_libraries(reader, target);
     target->n_programs = read_count(reader, "programs", 8, 64);
     target->programs =
         reader_allocate(reader, (size_t)target->n_programs, sizeof *target->programs);
@@ -603,6 +617,14 @@ const PlanProgram *plan_program(const PlanTarget *target, const char *name)
         if (strcmp(target->programs[i].name, name) == 0)
             return &target->programs[i];
     return NULL;
+}
+
+int plan_kernel(const PlanTarget *target, const char *name)
+{
+    for (int i = 0; i < target->n_kernels; i++)
+        if (strcmp(target->kernels[i].name, name) == 0)
+            return i;
+    return -1;
 }
 
 bool plan_kernel_is_library(const PlanKernel *kernel)

@@ -77,6 +77,7 @@ typedef struct {
     char *header;      /* a comment: the graph lines it implements; not part of the cache's key */
     char *body;        /* C behind the prelude */
     const char *tail;  /* how body ends as others' do: written once a target; NULL where read */
+    const char *library; /* name of the library whose functions it calls; NULL: none */
 } PlanKernel;
 
 /* One way to launch a CUDA kernel: candidates of a step differ in their kernel's tiles, and give the

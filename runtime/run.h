@@ -38,7 +38,9 @@ Plan *plan_parse(const void *bytes, size_t size, const char *path, Error *);
 void plan_close(Plan *);
 const PlanTarget *plan_target(const Plan *, const char *name);
 const PlanProgram *plan_program(const PlanTarget *, const char *name);
-/* Functions that other kernels call: linked in, never a step. Their names begin with "library_". */
+int plan_kernel(const PlanTarget *, const char *name);   /* its index; -1: there is none */
+/* Functions that other kernels call: linked in with those, never a step. Their names begin with
+ * "library_". */
 bool plan_kernel_is_library(const PlanKernel *);
 /* Of the struct that a CUDA kernel is called with: see PLAN_CUDA_ARGUMENTS. */
 int64_t plan_arguments_bytes(const PlanStep *);

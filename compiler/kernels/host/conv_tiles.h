@@ -63,6 +63,17 @@ void conv_transpose(const float *const from[16], float *const to[16]);
 typedef void ReadRow(const KernelArguments *, int64_t n, int64_t cb, int64_t h, int64_t w,
                      int64_t count, float *restrict out);
 
+/* What a conv template that is compiled once is called with: a kernel's arguments and its rows. */
+typedef struct {
+    KernelArguments arguments;      /* first: the template sees these alone */
+    ReadRow *read_x, *read_dy;      /* those there are; also of the next two */
+    void (*write_y)(const KernelArguments *, int64_t n, int64_t cb, int64_t h, int64_t w,
+                    int64_t count, const float *restrict in, v16 *accumulators);
+    void (*finish_y)(const KernelArguments *, int64_t n, int64_t part, int64_t cb,
+                     v16 *accumulators);
+    int64_t accumulators;           /* of a channel block */
+} ConvCall;
+
 /* Rows `top`... and columns `left`... of one channel block; zeros outside the H x W tensor. */
 INLINE void conv_patch(const KernelArguments *a, ReadRow *read, int64_t n, int64_t cb,
                               int64_t H, int64_t W, int64_t top, int64_t left, int64_t rows,

@@ -58,7 +58,7 @@ endif
 
 FILES_C := $(wildcard $(addprefix runtime/,error.c file.c params.c safetensors*.c))
 # The runtime without pictures, plots and segrun's command line.
-CORE_C := $(wildcard $(addprefix runtime/,system.c plan*.c executor.c parallel.c peak.c device*.c \
+CORE_C := $(wildcard $(addprefix runtime/,system.c plan*.c executor*.c parallel.c peak.c device*.c \
             host_*.c kernel_*.c bench_measure.c bench_report.c bench_trace.c trace.c)) $(FILES_C)
 PROGRAMS = segc segrun
 # libsegrun: the core behind the functions of segrun.h.

@@ -39,6 +39,7 @@ static inline bool step_is_due(const DeviceRun *run, const PlanStep *step)
 struct Device {
     const char *target;         /* the PlanTarget it runs */
     int scratch_copies;         /* threads on the host; 0: kernels bring their own */
+    bool direct;                /* its memory is the host's: pointers may be followed */
     DeviceOptions options;
     char description[256];
     char note[1100];            /* why this one, where `auto` chose; may be empty */

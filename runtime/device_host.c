@@ -182,7 +182,8 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
     int threads = choose_threads(options);
     bool bf16 = options->precision && strcmp(options->precision, "bf16") == 0;
     host->base = (Device){
-        .target = bf16 ? "host-bf16" : "host", .scratch_copies = threads, .options = *options, .close = close_host,
+        .target = bf16 ? "host-bf16" : "host", .scratch_copies = threads, .direct = true,
+        .options = *options, .close = close_host,
         .build = build, .unload = unload, .available = available, .allocate = allocate,
         .release = release, .upload = copy, .download = copy, .run = run,
         .synchronise = synchronise, .ceiling = ceiling,

@@ -54,25 +54,32 @@ int64_t params_count(const PlanParameter *parameter)
     return count;
 }
 
+typedef struct { const Plan *plan; uint64_t seed; char *parameters; } Initial;
+
+static void initialise(void *context, int index)
+{
+    const Initial *initial = context;
+    const PlanParameter *p = &initial->plan->parameters[index];
+    float *values = (float *)(initial->parameters + p->offset);
+    int64_t count = params_count(p), end = initial->plan->parameter_bytes - p->offset;
+    int64_t padding = -count * (int64_t)sizeof *values & (PLAN_ALIGN - 1);
+    Random random = random_open(initial->seed, (uint64_t)index);
+    for (int64_t i = 0; p->init == PLAN_INIT_VALUES && i < count; i++)
+        values[i] = (float)p->values[i];
+    for (int64_t i = 0; p->init != PLAN_INIT_VALUES && i < count; i++) {
+        /* 24 bits: every value of [0, 1) is a float */
+        double unit =
+            p->init == PLAN_INIT_UNIFORM ? (double)(random_next(&random) >> 40) * 0x1p-24 : 1;
+        values[i] = (float)((2 * unit - 1) * p->value);
+    }
+    if (padding <= end - count * (int64_t)sizeof *values)
+        memset(values + count, 0, (size_t)padding);
+}
+
 void params_initialise(const Plan *plan, uint64_t seed, void *parameters)
 {
-    memset(parameters, 0, (size_t)plan->parameter_bytes);
-    for (int i = 0; i < plan->n_parameters; i++) {
-        const PlanParameter *p = &plan->parameters[i];
-        float *values = (float *)((char *)parameters + p->offset);
-        int64_t count = params_count(p);
-        for (int64_t j = 0; p->init == PLAN_INIT_VALUES && j < count; j++)
-            values[j] = (float)p->values[j];
-        if (p->init == PLAN_INIT_VALUES)
-            continue;
-        Random random = random_open(seed, (uint64_t)i);
-        for (int64_t j = 0; j < count; j++) {
-            /* 24 bits: every value of [0, 1) is a float */
-            double unit =
-                p->init == PLAN_INIT_UNIFORM ? (double)(random_next(&random) >> 40) * 0x1p-24 : 1;
-            values[j] = (float)((2 * unit - 1) * p->value);
-        }
-    }
+    Initial initial = { plan, seed, parameters };
+    parallel_for(plan->n_parameters, 0, initialise, &initial, NULL, NULL);
 }
 
 /* ---- by name --------------------------------------------------------------------------------- */

@@ -113,6 +113,9 @@ bool executor_synchronise(Executor *, Error *);   /* waits until all that was ru
 /* A whole slab, in the plan's offsets: the parameters, their gradients, the optimiser's moments. */
 bool executor_download(Executor *, Slab, void *data, Error *);
 bool executor_upload(Executor *, Slab, const void *data, Error *);
+/* The parameters or moments where they lie, until the next run, if the host may read and write
+ * there; NULL: not. */
+void *executor_slab(Executor *, Slab);
 int64_t executor_slab_bytes(const Executor *, Slab);   /* 0: no program needs it */
 int64_t executor_bytes(const Executor *);      /* all memory held on the device */
 /* What a plan needs for a batch, before anything is allocated; 0 if it has no such target. */

@@ -37,9 +37,9 @@ static bool is_near(double a, double b) { return fabs(a - b) <= 1e-9 * fmax(fabs
 /* ---- two plans ------------------------------------------------------------------------------- */
 
 #define TEXT(constant) ((char *)(constant))
-static PlanKernel kernels[] = { { TEXT("scale"), TEXT(""), TEXT(""), NULL },
+static PlanKernel kernels[] = { { TEXT("scale"), TEXT(""), TEXT(""), NULL, NULL },
                                 { TEXT("a_name_with_more_letters_than_fit_into_the_column_17d4a5"),
-                                  TEXT(""), TEXT(""), NULL } };
+                                  TEXT(""), TEXT(""), NULL, NULL } };
 static PlanTensor tensors[] = {
     { TEXT("image"), ROLE_INPUT, PLAN_U8, true, { 3, 4, 4 }, { SLAB_ACTIVATIONS, 0, 48 } },
 };

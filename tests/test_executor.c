@@ -52,16 +52,17 @@ static PlanKernel kernels[] = {
           "    #pragma omp parallel for num_threads(a->threads)\n"
           "    for (int64_t i = 0; i < a->batch * a->sizes[0]; i++) {\n"
           "        *(int64_t *)(a->scratch + omp_get_thread_num() * a->scratch_bytes + 56) = i;\n"
-          "        y[i] = (float)library_factor(a->scalars[0]) * w[0] * x[i];\n    }\n}\n"), NULL },
+          "        y[i] = (float)library_factor(a->scalars[0]) * w[0] * x[i];\n    }\n}\n"),
+      NULL, "library_factor" },
     { TEXT("pack"), TEXT(""),
       TEXT("void pack(const KernelArguments *a)\n{\n    float *to = a->buffers[1];\n"
-           "    to[0] = *(const float *)a->buffers[0];\n    to[1] += 1;\n}\n"), NULL },
+           "    to[0] = *(const float *)a->buffers[0];\n    to[1] += 1;\n}\n"), NULL, NULL },
     { TEXT("library_factor"), TEXT(""),
-      TEXT("double library_factor(double x) { return x + 1; }\n"), NULL },
+      TEXT("double library_factor(double x) { return x + 1; }\n"), NULL, NULL },
     { TEXT("adam"), TEXT(""),
       TEXT("void adam(const KernelArguments *a)\n{\n"
            "    *(float *)a->buffers[0] += (float)*(const double *)a->buffers[2];\n"
-           "    ((float *)a->buffers[1])[0] += 1;\n}\n"), NULL },
+           "    ((float *)a->buffers[1])[0] += 1;\n}\n"), NULL, NULL },
 };
 static PlanParameter parameters[] = {
     { TEXT("w"), 1, { 1 }, true, PLAN_INIT_CONSTANT, 3, 0, NULL },

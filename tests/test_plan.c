@@ -75,7 +75,8 @@ static void make_sample(Sample *s)
                           s->values } },
         .targets = { { text("host"), text("#include <math.h>\n"), 3, s->kernels, 2, s->programs },
                      { text("cuda-tf32"), text("\n"), 4, s->kernels, 1, &s->cuda_program } },
-        .kernels = { { text("scale"), text("%1 = mul"), text("void scale(void) {}\n") },
+        .kernels = { { text("scale"), text("%1 = mul"), text("void scale(void) {}\n"), NULL,
+                       "library_help" },
                      { text("finish"), text(""), text("void finish(void) {}\n") },
                      { text("library_help"), text(""), text("void help(void) {}\n") },
                      { .name = text(PLAN_MATMUL), .header = text(""), .body = text("") } },
@@ -296,6 +297,8 @@ static void test_malice(void)
     CASE(s->kernels[0].name = text("scale it"), "no identifier")                                   \
     CASE(s->kernels[0].name = text("7scale"), "no identifier")                                     \
     CASE(s->kernels[1].name = text("scale"), "two kernels")                                        \
+    CASE(s->kernels[0].library = "library_none", "calls 'library_none', which is no library")      \
+    CASE(s->kernels[0].library = "finish", "which is no library")                                  \
     CASE(s->programs[1].name = text("train"), "two programs")                                      \
     CASE(s->steps[1].kernel = 3, "kernel 3 of 3")                                                  \
     CASE(s->steps[1].kernel = -1, "program 'train', step 1")                                       \

@@ -168,9 +168,9 @@ static PlanProgram make_program(const char *name, int kernel, int n_tensors, int
 static bool make_plan(const char *path, int kernel, const char *bias)
 {
     PlanKernel kernels[] = {
-        { (char *)"tiny_train", (char *)"", (char *)train_body, NULL },
-        { (char *)"tiny_evaluate", (char *)"", (char *)evaluate_body, NULL },
-        { (char *)"tiny_predict", (char *)"", (char *)predict_body, NULL },
+        { (char *)"tiny_train", (char *)"", (char *)train_body, NULL, NULL },
+        { (char *)"tiny_evaluate", (char *)"", (char *)evaluate_body, NULL, NULL },
+        { (char *)"tiny_predict", (char *)"", (char *)predict_body, NULL, NULL },
     };
     PlanProgram programs[] = { make_program("train", 0, 5, 8), make_program("evaluate", 1, 5, 6),
                                make_program("predict", 2, 2, 3) };

@@ -58,8 +58,8 @@ endif
 
 FILES_C := $(wildcard $(addprefix runtime/,error.c file.c params.c safetensors*.c))
 # The runtime without pictures, plots and segrun's command line.
-CORE_C := $(wildcard $(addprefix runtime/,system.c plan*.c executor*.c parallel.c peak.c device*.c \
-            host_*.c kernel_*.c bench_measure.c bench_report.c bench_trace.c trace.c)) $(FILES_C)
+CORE_C := $(wildcard $(addprefix runtime/,system.c plan*.c executor*.c initial.c parallel.c peak.c \
+            device*.c host_*.c kernel_*.c bench_measure.c bench_report.c bench_trace.c trace.c)) $(FILES_C)
 PROGRAMS = segc segrun
 # libsegrun: the core behind the functions of segrun.h.
 LIBRARY_C := $(filter-out runtime/bench_%,$(CORE_C)) runtime/libsegrun.c

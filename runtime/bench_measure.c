@@ -57,18 +57,6 @@ static bool write_tensor(const Bench *bench, const BenchPlan *plan, const PlanTe
     return written;
 }
 
-static bool write_weights(const Bench *bench, const BenchPlan *plan, Error *error)
-{
-    int64_t bytes = executor_slab_bytes(plan->executor, SLAB_PARAMETERS);
-    char *slab = calloc(1, (size_t)bytes + 1);
-    if (!slab)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the weights");
-    params_initialise(plan->plan, bench->seed, slab);
-    bool written = bytes == 0 || executor_upload(plan->executor, SLAB_PARAMETERS, slab, error);
-    free(slab);
-    return written;
-}
-
 static bool write_all(const Bench *bench, const BenchPlan *plan, Error *error)
 {
     uint64_t random = 88172645463325252u + bench->seed;
@@ -78,7 +66,7 @@ static bool write_all(const Bench *bench, const BenchPlan *plan, Error *error)
         if (given && !write_tensor(bench, plan, tensor, &random, error))
             return false;
     }
-    return write_weights(bench, plan, error);
+    return executor_initialise(plan->executor, bench->seed, error);
 }
 
 /* ---- running --------------------------------------------------------------------------------- */

@@ -308,11 +308,11 @@ static bool collect_tensors(SafeTensors *file, const Plan *plan, const Weights *
 
 /* ---- copies of the slabs ---- */
 
-static bool weights_allocate(Weights *weights, const Plan *plan, Error *error)
+bool weights_allocate(Weights *weights, const Plan *plan, bool moments, Error *error)
 {
-    weights->parameters = calloc(1, (size_t)plan->parameter_bytes + 1);
-    weights->moments = calloc(2, (size_t)plan->trainable_bytes + 1);
-    if (weights->parameters && weights->moments)
+    *weights = (Weights){ .parameters = calloc(1, (size_t)plan->parameter_bytes + 1),
+                          .moments = moments ? calloc(2, (size_t)plan->trainable_bytes + 1) : NULL };
+    if (weights->parameters && (weights->moments || !moments))
         return true;
     weights_close(weights);
     return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the weights");
@@ -320,26 +320,19 @@ static bool weights_allocate(Weights *weights, const Plan *plan, Error *error)
 
 void weights_close(Weights *weights)
 {
-    free(weights->parameters);
-    free(weights->moments);
-    free(weights->average);
+    if (!weights->borrowed) {
+        free(weights->parameters);
+        free(weights->moments);
+        free(weights->average);
+    }
     *weights = (Weights){ 0 };
-}
-
-bool weights_open(Weights *weights, const Plan *plan, uint64_t seed, Error *error)
-{
-    if (!weights_allocate(weights, plan, error))
-        return false;
-    params_initialise(plan, seed, weights->parameters);
-    return true;
 }
 
 bool weights_upload(const Weights *weights, Executor *executor, Error *error)
 {
     const char *average = weights->average ? weights->average : weights->parameters;
     return executor_upload(executor, SLAB_PARAMETERS, weights->parameters, error)
-        && (executor_slab_bytes(executor, SLAB_MOMENTS) == 0
-            || executor_upload(executor, SLAB_MOMENTS, weights->moments, error))
+        && (!weights->moments || executor_upload(executor, SLAB_MOMENTS, weights->moments, error))
         && (executor_slab_bytes(executor, SLAB_AVERAGE) == 0
             || executor_upload(executor, SLAB_AVERAGE, average, error));
 }
@@ -350,13 +343,18 @@ static bool allocate_average(Weights *weights, const Plan *plan, Error *error)
     return weights->average || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the weights");
 }
 
+/* Not copied where they lie in the host's memory. */
 static bool weights_download(Weights *weights, const Session *session, Error *error)
 {
     Executor *executor = session->executor;
-    return weights_allocate(weights, session->plan, error)
+    *weights = (Weights){ executor_slab(executor, SLAB_PARAMETERS),
+                          executor_slab(executor, SLAB_MOMENTS),
+                          executor_slab(executor, SLAB_AVERAGE), true };
+    if (weights->parameters && weights->moments)
+        return true;
+    return weights_allocate(weights, session->plan, true, error)
         && executor_download(executor, SLAB_PARAMETERS, weights->parameters, error)
-        && (executor_slab_bytes(executor, SLAB_MOMENTS) == 0
-            || executor_download(executor, SLAB_MOMENTS, weights->moments, error))
+        && executor_download(executor, SLAB_MOMENTS, weights->moments, error)
         && (executor_slab_bytes(executor, SLAB_AVERAGE) == 0
             || (allocate_average(weights, session->plan, error)
                 && executor_download(executor, SLAB_AVERAGE, weights->average, error)));
@@ -451,7 +449,7 @@ SafeTensors *weights_read(Weights *weights, const Session *session, Error *error
 {
     SafeTensors *file = safetensors_open(session->options->weights, error);
     if (file
-        && !(weights_allocate(weights, session->plan, error)
+        && !(weights_allocate(weights, session->plan, false, error)
              && weights_take(weights, session->plan, file, false, error))) {
         safetensors_close(file);
         return NULL;

@@ -207,12 +207,12 @@ bool checkpoint_state(const SafeTensors *, RunState *, Error *);
 
 /* Copies of slabs on the host: what is read before kernels are built, and uploaded after. With an
  * average of the weights, that is what a file holds under their names. */
-typedef struct { char *parameters, *moments, *average; } Weights;
-/* The initial values of a seed, and no moments yet. */
-bool weights_open(Weights *, const Plan *, uint64_t seed, Error *);
+typedef struct { char *parameters, *moments, *average; bool borrowed; } Weights;
+bool weights_allocate(Weights *, const Plan *, bool moments, Error *);     /* zeros */
 /* From a file: the parameters, and with `moments` Adam's. Strict: all names and shapes that differ
  * are in the error. */
 bool weights_take(Weights *, const Plan *, const SafeTensors *, bool moments, Error *);
+/* Without moments the executor's stay as they are: zeros, before the first step. */
 bool weights_upload(const Weights *, Executor *, Error *);
 void weights_close(Weights *);
 /* For commands that only use a network: opens Options.weights, takes them. NULL after an error. */

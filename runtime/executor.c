@@ -304,8 +304,8 @@ bool executor_write(Executor *executor, const char *program, const char *tensor,
         return false;
     executor->written = !device->feed;
     return (device->feed ? device->feed : device->upload)(
-        device, buffer_place(executor, index, &found->buffer, batch), data, tensor_bytes(found, batch),
-        error);
+        device, buffer_place(executor, index, &found->buffer, batch), data,
+        tensor_bytes(found, batch), error);
 }
 
 bool executor_read(Executor *executor, const char *program, const char *tensor, void *data,
@@ -357,6 +357,25 @@ bool executor_upload(Executor *executor, Slab slab, const void *data, Error *err
     void *to = find_slab(executor, slab, error);
     return to
         && executor->device->upload(executor->device, to, data, executor->bytes[slab], error);
+}
+
+static bool initialise_slab(Executor *executor, Slab slab, uint64_t seed, Error *error)
+{
+    char *there = executor_slab(executor, slab), *copy = NULL;
+    if (executor->bytes[slab] == 0)
+        return true;
+    if (!there && !(copy = calloc(1, (size_t)executor->bytes[slab])))
+        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the weights");
+    params_initialise(executor->plan, seed, there ? there : copy);
+    bool written = there || executor_upload(executor, slab, copy, error);
+    free(copy);
+    return written;
+}
+
+bool executor_initialise(Executor *executor, uint64_t seed, Error *error)
+{
+    return initialise_slab(executor, SLAB_PARAMETERS, seed, error)
+        && initialise_slab(executor, SLAB_AVERAGE, seed, error);
 }
 
 void *executor_slab(Executor *executor, Slab slab)

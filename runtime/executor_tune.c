@@ -31,7 +31,8 @@ static bool keep_all(Executor *executor, int index, int batch, Kept *kept, Error
     for (int i = 0; done && i < program->n_tensors; i++) {
         const PlanTensor *tensor = &program->tensors[i];
         if (tensor->role == ROLE_INPUT || tensor->role == ROLE_TARGET)
-            done = keep(executor, &kept[2 + i], buffer_place(executor, index, &tensor->buffer, batch),
+            done = keep(executor, &kept[2 + i],
+                        buffer_place(executor, index, &tensor->buffer, batch),
                         tensor_bytes(tensor, batch), error);
     }
     return done;

@@ -45,7 +45,7 @@ bool file_commit(FileWriter *, Error *);
 void file_abandon(FileWriter *);
 bool folder_make(const char *path, Error *);           /* with its parents */
 
-/* ---- safetensors.c --------------------------------------------------------------------------- */
+/* ---- safetensors.c safetensors_read.c -------------------------------------------------------- */
 
 /* A safetensors file in memory. Names are sorted; metadata values are strings. */
 typedef struct {
@@ -62,7 +62,9 @@ typedef struct SafeTensors {
     int n_metadata; char **keys, **values;
     const void *storage;        /* all tensors' data, where it was read from a file */
     size_t storage_bytes;
-    void *memory;               /* owner of storage */
+    void *memory;               /* owner of storage: allocated, or the mapped file */
+    size_t memory_bytes;
+    bool mapped;
     const char *path;           /* for messages; may be NULL */
 } SafeTensors;
 SafeTensors *safetensors_open(const char *path, Error *);
@@ -71,15 +73,17 @@ SafeTensors *safetensors_parse(void *bytes, size_t size, const char *path, Error
 void safetensors_close(SafeTensors *);
 /* Sorts by name, whatever order they come in. */
 bool safetensors_write(const char *path, const SafeTensors *, Error *);
+void safetensors_sort(SafeTensor *, int n);            /* by name */
+int safetensor_bits(const char *dtype);                /* of an element; 0: no type of this name */
+/* Length of the UTF-8 character at text, 0 if it is none. */
+size_t utf8_character(const char *text, size_t room);
 const SafeTensor *safetensors_find(const SafeTensors *, const char *name);
 /* Elements as floats, from F32, F16, BF16 or F64; false for other types. */
 bool safetensor_floats(const SafeTensor *, float *out);
 
-/* ---- params.c: initial values; weights by name ----------------------------------------------- */
+/* ---- params.c: weights by name --------------------------------------------------------------- */
 
 int64_t params_count(const PlanParameter *);   /* its numbers */
-/* PyTorch's defaults, from the plan's init column; the same seed gives the same bits. */
-void params_initialise(const Plan *, uint64_t seed, void *parameters);
 
 /* The weights of a file into the slab of parameters, by name. Strict: every parameter must be there
  * and nothing else, except Adam's moments (optimizer.*) and num_batches_tracked. Else what has the

@@ -77,6 +77,12 @@ typedef struct {
 } DeviceCeiling;
 bool device_ceiling(Device *, DeviceCeiling *);   /* false: not known */
 
+/* ---- initial.c ------------------------------------------------------------------------------- */
+
+/* PyTorch's defaults, from the plan's init column, on all threads; the same seed gives the same
+ * bits. */
+void params_initialise(const Plan *, uint64_t seed, void *parameters);
+
 /* ---- executor.c ------------------------------------------------------------------------------ */
 
 /* A plan on a device: kernels built, slabs allocated for up to `max_batch` samples. The plan and
@@ -110,6 +116,8 @@ bool executor_feeds(const Executor *);
  * keeps the fastest. Parameters, moments and inputs stay as they are. */
 bool executor_tune(Executor *, const char *program, int batch, Error *);
 bool executor_synchronise(Executor *, Error *);   /* waits until all that was run is done */
+/* Writes the initial values of a seed to the parameters, and to their average. */
+bool executor_initialise(Executor *, uint64_t seed, Error *);
 /* A whole slab, in the plan's offsets: the parameters, their gradients, the optimiser's moments. */
 bool executor_download(Executor *, Slab, void *data, Error *);
 bool executor_upload(Executor *, Slab, const void *data, Error *);

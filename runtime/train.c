@@ -200,10 +200,12 @@ static bool read_weights(Training *training, Error *error)
 {
     const Plan *plan = training->session.plan;
     bool resumes = training->options->resume != NULL;
-    if (!weights_open(&training->weights, plan, training->state.seed, error))
-        return false;
-    if (!training->origin)
+    if (!training->origin) /* initial values: made where they are needed, by prepare() */
         return true;
+    if (!weights_allocate(&training->weights, plan, resumes, error))
+        return false;
+    if (training->options->init)
+        params_initialise(plan, training->state.seed, training->weights.parameters);
     bool taken = training->options->init
                ? take_part(training, error)
                : weights_take(&training->weights, plan, training->origin, resumes, error);
@@ -371,7 +373,9 @@ static bool prepare(Training *training, Error *error)
         return false;
     say_start(training);
     bool loaded = session_build(session, error)
-               && weights_upload(&training->weights, session->executor, error);
+               && (training->weights.parameters
+                       ? weights_upload(&training->weights, session->executor, error)
+                       : executor_initialise(session->executor, training->state.seed, error));
     weights_close(&training->weights);
     return loaded && open_trace(training, error);
 }

@@ -24,9 +24,9 @@ static bool keep(Executor *executor, Kept *kept, void *place, int64_t bytes, Err
 static bool keep_all(Executor *executor, int index, int batch, Kept *kept, Error *error)
 {
     const PlanProgram *program = executor->programs[index].plan;
-    bool done = keep(executor, &kept[0], executor->parameters,
+    bool done = keep(executor, &kept[0], executor->kept[SLAB_PARAMETERS],
                      executor->bytes[SLAB_PARAMETERS], error)
-             && keep(executor, &kept[1], executor->moments,
+             && keep(executor, &kept[1], executor->kept[SLAB_MOMENTS],
                      executor->bytes[SLAB_MOMENTS], error);
     for (int i = 0; done && i < program->n_tensors; i++) {
         const PlanTensor *tensor = &program->tensors[i];
@@ -47,7 +47,7 @@ bool executor_tune(Executor *executor, const char *program, int batch, Error *er
     if (!take_shared(executor, index, error))
         return false;
     const PlanProgram *plan = executor->programs[index].plan;
-    DeviceRun work = run_of(executor, index, batch), nothing = work;
+    DeviceRun work = run_of(executor, index, DEFAULT_PARTS, batch), nothing = work;
     nothing.n_steps = 0; /* but what was fed is in its place then */
     executor->prepared = -1;
     executor->ran = -1;

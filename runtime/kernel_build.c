@@ -158,6 +158,19 @@ static bool show_progress(void *context, int done, int total)
         || build->options->progress(build->options->context, built, total);
 }
 
+/* Longer texts take longer; none of them may be begun when all others are done. */
+static void put_longest_first(KernelBuild *build)
+{
+    const KernelUnit *units = build->units;
+    for (int i = 1; i < build->n_missing; i++) {
+        int moved = build->missing[i], at = i;
+        size_t length = strlen(units[moved].kernel->body);
+        for (; at > 0 && strlen(units[build->missing[at - 1]].kernel->body) < length; at--)
+            build->missing[at] = build->missing[at - 1];
+        build->missing[at] = moved;
+    }
+}
+
 bool kernel_build_missing(KernelBuild *build, int workers, Error *error)
 {
     for (int i = 0; i < build->n_units; i++)
@@ -165,6 +178,7 @@ bool kernel_build_missing(KernelBuild *build, int workers, Error *error)
             build->missing[build->n_missing++] = i;
     if (build->n_missing == 0)
         return true;
+    put_longest_first(build);
     pthread_mutex_init(&build->lock, NULL);
     bool complete = parallel_for(build->n_missing, workers, build_missing, build, show_progress,
                                  build);

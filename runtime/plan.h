@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC "SEGPLAN\n"
-#define PLAN_VERSION 5
+#define PLAN_VERSION 6
 #define PLAN_BLOCK 16          /* channels in a block on the host */
 #define PLAN_ALIGN 64          /* bytes; every offset is a multiple */
 

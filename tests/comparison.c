@@ -394,12 +394,13 @@ typedef struct {
     double gradients, differences; /* squares of all parameters' */
 } Running;
 
-static bool read_slabs(Running *running, Outcome *outcome)
+static bool read_slabs(Running *running, bool trained, Outcome *outcome)
 {
     static const Slab slabs[] = {SLAB_PARAMETERS, SLAB_GRADIENTS};
     Error error = {0};
     for (int i = 0; i < 2; i++) {
-        int64_t bytes = executor_slab_bytes(running->executor, slabs[i]);
+        bool there = slabs[i] != SLAB_GRADIENTS || trained; /* other programs' data lie there */
+        int64_t bytes = there ? executor_slab_bytes(running->executor, slabs[i]) : 0;
         running->slabs[slabs[i]] = allocate(bytes);
         if (bytes && !executor_download(running->executor, slabs[i], running->slabs[slabs[i]], &error))
             return problem(outcome, "reading a slab: %s", error.text);
@@ -477,7 +478,7 @@ static bool run_program(Running *running, Program program, const Graph *graph,
         || !write_sources(executor, plan_part, reference->batch, seed, &error)
         || !executor_run(executor, name, reference->batch, &error))
         return problem(outcome, "%s: %s", name, error.text);
-    bool ok = read_slabs(running, outcome);
+    bool ok = read_slabs(running, program == PROGRAM_TRAIN, outcome);
     for (int i = 0; i < graph->n_results && ok; i++) {
         const Result *result = &graph->results[i];
         int64_t count = oracle_count(result->node, reference->batch);

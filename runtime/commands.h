@@ -36,7 +36,7 @@ typedef struct {
     const char *device, *precision;
     const char *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
     const char *output, *program, *cache, *json, *flip, *compare, *trace, *report;
-    const char *init, *plan, *rename;
+    const char *init, *plan, *rename, *tensorboard;
     bool quiet, verbose, trust, no_tune, profile, steps, force;
 } Options;
 
@@ -274,6 +274,17 @@ bool recipe_write(const RunFiles *, const Options *, const Session *, const RunS
 bool log_write(const char *path, const EpochRow *, int n, Error *);
 bool plot_write(const char *path, const char *title, const EpochRow *, int n, Error *);
 
+/* ---- tensorboard.c -------------------------------------------------------------------------- */
+
+/* An event file for TensorBoard in a folder that is made; every call writes one record. */
+typedef struct TensorBoard TensorBoard;
+TensorBoard *tensorboard_open(const char *folder, Error *);
+bool tensorboard_scalar(TensorBoard *, int64_t step, const char *tag, double value, Error *);
+bool tensorboard_picture(TensorBoard *, int64_t step, const char *tag, int height, int width,
+                         const void *png, size_t bytes, Error *);
+void tensorboard_close(TensorBoard *);   /* NULL is fine */
+uint32_t crc32c(const void *bytes, size_t size);
+
 /* ---- sheet.c -------------------------------------------------------------------------------- */
 
 /* A PNG of many pictures in rows of three (picture, true mask, predicted mask), eight to a row. */
@@ -283,6 +294,8 @@ Sheet *sheet_open(const char *title, int n_pictures, int height, int width);
 void sheet_add(Sheet *, const char *name, const uint8_t *image, const uint8_t *mask,
                const float *probability, double threshold, double dice);
 bool sheet_write(Sheet *, const char *path, Error *);
+/* As a PNG in memory, to free(); NULL after an error. */
+char *sheet_png(Sheet *, size_t *bytes, int *height, int *width, Error *);
 void sheet_close(Sheet *);
 bool surface_write(cairo_surface_t *, const char *path, Error *);  /* as PNG, atomically */
 

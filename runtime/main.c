@@ -93,6 +93,8 @@ static const Option train_options[] = {
          "go on from here, bit for bit as if never stopped; the recipe comes from the checkpoint "
          "unless given"),
     TEXT('m', "weights", "FILE", NULL, weights, "start a new run from these weights"),
+    TEXT(0, "tensorboard", "FOLDER", NULL, tensorboard,
+         "write events for TensorBoard there: losses, Dice, rates, and a sheet at each new best"),
     TEXT(0, "init", "[PREFIX=]FILE", NULL, init,
          "start with another network's weights where names and shapes fit: the parameters PREFIX.NAME "
          "from the tensors NAME; the rest is drawn"),

@@ -154,22 +154,36 @@ static cairo_status_t write_png_bytes(void *context, const unsigned char *data, 
                                                           : CAIRO_STATUS_WRITE_ERROR;
 }
 
-bool surface_write(cairo_surface_t *surface, const char *path, Error *error)
+/* To free(); NULL after an error. */
+static char *surface_png(cairo_surface_t *surface, size_t *size, Error *error)
 {
     char *bytes = NULL;
+    PngStream stream = { open_memstream(&bytes, size) };
+    cairo_status_t status = CAIRO_STATUS_NO_MEMORY;
+    if (stream.out)
+        status = cairo_surface_write_to_png_stream(surface, write_png_bytes, &stream);
+    if (stream.out && fclose(stream.out) == 0 && status == CAIRO_STATUS_SUCCESS)
+        return bytes;
+    free(bytes);
+    fail(error, EXIT_ENVIRONMENT, "", "cannot make a PNG: %s", cairo_status_to_string(status));
+    return NULL;
+}
+
+bool surface_write(cairo_surface_t *surface, const char *path, Error *error)
+{
     size_t size = 0;
-    PngStream stream = { open_memstream(&bytes, &size) };
-    if (!stream.out)
-        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
-    cairo_status_t status = cairo_surface_write_to_png_stream(surface, write_png_bytes, &stream);
-    bool written = fclose(stream.out) == 0 && status == CAIRO_STATUS_SUCCESS;
-    if (written)
-        written = file_write(path, bytes, size, error);
-    else
-        fail(error, EXIT_ENVIRONMENT, "", "%s: cannot make the PNG: %s", path,
-             cairo_status_to_string(status));
+    char *bytes = surface_png(surface, &size, error);
+    bool written = bytes && file_write(path, bytes, size, error);
     free(bytes);
     return written;
+}
+
+char *sheet_png(Sheet *sheet, size_t *bytes, int *height, int *width, Error *error)
+{
+    cairo_surface_flush(sheet->surface);
+    *height = cairo_image_surface_get_height(sheet->surface);
+    *width = cairo_image_surface_get_width(sheet->surface);
+    return surface_png(sheet->surface, bytes, error);
 }
 
 bool sheet_write(Sheet *sheet, const char *path, Error *error)

@@ -76,12 +76,59 @@ static void print_row(const Training *training, const EpochRow *row)
     fflush(stdout);
 }
 
+/* For --tensorboard: some valid pictures with their masks. */
+static bool begin_sheet(Training *training, EvaluateOptions *wanted, Error *error)
+{
+    enum { PICTURES = 8 };
+    if (!training->board || !training->tensors.output)
+        return true;
+    int count = dataset_count(training->data, SPLIT_VALID);
+    wanted->sheet_pictures = count < PICTURES ? count : PICTURES;
+    wanted->threshold = training->tensors.threshold;
+    wanted->sheet = sheet_open("valid", wanted->sheet_pictures,
+                               (int)training->tensors.image->dims[1],
+                               (int)training->tensors.image->dims[2]);
+    training->sheet = wanted->sheet;
+    return training->sheet || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a sheet");
+}
+
+static void end_sheet(Training *training)
+{
+    if (training->sheet)
+        sheet_close(training->sheet);
+    training->sheet = NULL;
+}
+
+/* The epoch's numbers, and the pictures where it is the best so far. */
+static bool write_events(Training *training, const EpochRow *row, Error *error)
+{
+    TensorBoard *board = training->board;
+    const struct { const char *tag; double value; } scalars[] = {
+        { "loss/train", row->train_loss }, { "loss/valid", row->valid_loss },
+        { "dice/train", row->train_dice }, { "dice/valid", row->valid_dice },
+        { "learning_rate", row->lr },      { "images_per_second", row->images_per_second },
+    };
+    bool fine = true;
+    for (int i = 0; board && fine && i < (int)(sizeof scalars / sizeof *scalars); i++)
+        fine = tensorboard_scalar(board, row->epoch, scalars[i].tag, scalars[i].value, error);
+    if (!board || !fine || !training->sheet || !row->best)
+        return fine;
+    size_t bytes = 0;
+    int height, width;
+    char *png = sheet_png(training->sheet, &bytes, &height, &width, error);
+    fine = png && tensorboard_picture(board, row->epoch, "valid", height, width, png, bytes, error);
+    free(png);
+    return fine;
+}
+
 /* Scores the valid split; with an average of the weights in their place, which is what files hold. */
 static bool evaluate_epoch(Training *training, Scores *scores, Error *error)
 {
     Executor *executor = training->session.executor;
     EvaluateOptions wanted = { .split = SPLIT_VALID, .batch = (int)training->state.batch,
                                .threshold = -1, .workers = (int)training->options->workers };
+    if (!begin_sheet(training, &wanted, error))
+        return false;
     if (training->state.ema == 0)
         return evaluate_split(&training->session, training->data, &wanted, scores, error);
     int64_t bytes = executor_slab_bytes(executor, SLAB_PARAMETERS);
@@ -109,6 +156,7 @@ static bool finish_epoch(Training *training, Error *error)
     Scores scores;
     double begun = now_seconds();
     if (!evaluate_epoch(training, &scores, error)) {
+        end_sheet(training);
         progress_clear(&training->session.progress);
         training->stopped = error->code == EXIT_INTERRUPTED;
         return training->stopped;
@@ -140,7 +188,8 @@ static bool finish_epoch(Training *training, Error *error)
     schedule_epoch(state, row.best);
     print_row(training, &row);
     double at = traced(training, "evaluate", begun);
-    bool saved = save_epoch(training, row.best, error);
+    bool saved = save_epoch(training, row.best, error) && write_events(training, &row, error);
+    end_sheet(training);
     traced(training, "save", at);
     return saved;
 }
@@ -432,6 +481,9 @@ static bool run_epochs(Training *training, Error *error)
     RunState *state = &training->state;
     if (!recipe_write(&training->files, training->options, &training->session, state, error))
         return false;
+    const char *board = training->options->tensorboard;
+    if (board && !(training->board = tensorboard_open(board, error)))
+        return false;
     while (state->epoch < state->epochs && !training->stopped && !is_out_of_patience(training)) {
         if (!train_epoch(training, error)
             || (!training->stopped && !finish_epoch(training, error)))
@@ -478,6 +530,7 @@ int command_train(const Options *options)
     Error trace_error;
     if (!trace_close(training.trace, options->trace, trained ? &error : &trace_error))
         trained = false;
+    tensorboard_close(training.board);
     int code = !trained ? report(&error) : training.stopped && interrupted() ? EXIT_INTERRUPTED
                                                       : EXIT_FINE;
     if (code == EXIT_FINE)

@@ -26,6 +26,8 @@ typedef struct {
     double deadline;         /* of now_seconds; 0: none */
     Trace *trace;            /* --trace; or NULL */
     int traced_steps;        /* whose kernels are in it */
+    TensorBoard *board;      /* --tensorboard; or NULL */
+    Sheet *sheet;            /* for it: of the last evaluation */
 } Training;
 
 /* ---- train_epoch.c ---- */

@@ -344,7 +344,8 @@ static void differentiate_node(Gradients *g, Node *node, Node *dy)
     /* Reached through the affine that reads them, which hands them no gradient. */
     case OP_BATCH_MOMENTS: case OP_BATCH_NORM_COEFFICIENTS:
     /* Replaced by specialise. */
-    case OP_BATCH_NORM: case OP_BINARY_CROSS_ENTROPY: case OP_DICE_LOSS: case OP_DICE:
+    case OP_BATCH_NORM: case OP_BINARY_CROSS_ENTROPY: case OP_DICE_LOSS:
+    case OP_TVERSKY_LOSS: case OP_FOCAL_LOSS: case OP_DICE:
     /* Not in a training graph before this pass, or below no loss. */
     case OP_BATCH_NORM_RUNNING: case OP_RUNNING_MEAN: case OP_RUNNING_VAR: case OP_DICE_SUMS:
     case OP_FOLD_WEIGHT: case OP_FOLD_BIAS: case OP_SLICE:

@@ -33,6 +33,9 @@ static const struct { Attribute attribute; double least, most; const char *text;
     {ATTR_MOMENTUM, 0, 1, "between 0 and 1"},
     {ATTR_RATE, 0, 0.999999, "at least 0 and less than 1"},
     {ATTR_SMOOTH, 0, 1e30, "at least 0"},
+    {ATTR_ALPHA, 0, 1, "between 0 and 1"},
+    {ATTR_BETA, 0, 1, "between 0 and 1"},
+    {ATTR_GAMMA, 0, 5, "between 0 and 5"},
 };
 
 /* ---- messages -------------------------------------------------------------------------------- */
@@ -622,7 +625,7 @@ static bool apply(const Rule *rule)
     case OP_CONCAT: return rule_concat(rule);
     case OP_SLICE: return rule_slice(rule);
     case OP_PAD: case OP_CROP: return rule_pad_crop(rule);
-    case OP_BINARY_CROSS_ENTROPY: case OP_DICE_LOSS:
+    case OP_BINARY_CROSS_ENTROPY: case OP_DICE_LOSS: case OP_TVERSKY_LOSS: case OP_FOCAL_LOSS:
         return rule_pair(rule, shape_fixed(3, one));
     case OP_DICE: return rule_pair(rule, shape_sample(1, 1, 1));
     case OP_COUNT: break;

@@ -104,6 +104,57 @@ static Node *specialise_dice_loss(Graph *graph, const Node *loss)
     return binary(graph, OP_SUB, loc, constant(graph, loc, 1), dice);
 }
 
+/* With a = sum(p t): 1 - (a + s) / ((1 - alpha - beta) a + alpha sum p + beta sum t + s)
+ * (Salehi, Erdogmus, Gholipour 2017) */
+static Node *specialise_tversky_loss(Graph *graph, const Node *loss)
+{
+    Loc loc = loss->loc;
+    Node *p = loss->inputs[0], *t = loss->inputs[1];
+    double alpha = loss->attr[ATTR_ALPHA], beta = loss->attr[ATTR_BETA];
+    Node *smooth = constant(graph, loc, loss->attr[ATTR_SMOOTH]);
+    Node *both = reduce_all(graph, OP_SUM, loc, binary(graph, OP_MUL, loc, p, t));
+    Node *found = reduce_all(graph, OP_SUM, loc, p), *there = reduce_all(graph, OP_SUM, loc, t);
+    Node *all = binary(graph, OP_ADD, loc,
+                       binary(graph, OP_MUL, loc, constant(graph, loc, 1 - alpha - beta), both),
+                       binary(graph, OP_ADD, loc,
+                              binary(graph, OP_MUL, loc, constant(graph, loc, alpha), found),
+                              binary(graph, OP_MUL, loc, constant(graph, loc, beta), there)));
+    Node *index = binary(graph, OP_DIV, loc, binary(graph, OP_ADD, loc, both, smooth),
+                         binary(graph, OP_ADD, loc, all, smooth));
+    return binary(graph, OP_SUB, loc, constant(graph, loc, 1), index);
+}
+
+/* Lin, Goyal, Girshick, He, Dollar 2017. 1 - q = p + t - 2 p t, and the weight of t is
+ * 1 - alpha + (2 alpha - 1) t: for t of 0 and 1 the definition, and smooth between. */
+static Node *specialise_focal_loss(Graph *graph, const Node *loss)
+{
+    Loc loc = loss->loc;
+    Node *p = loss->inputs[0], *t = loss->inputs[1];
+    double alpha = loss->attr[ATTR_ALPHA];
+    Node *terms = binary(graph, OP_CROSS_ENTROPY_TERMS, loc, p, t);
+    Node *twice = binary(graph, OP_MUL, loc, constant(graph, loc, 2),
+                         binary(graph, OP_MUL, loc, p, t));
+    Node *wrong = binary(graph, OP_SUB, loc, binary(graph, OP_ADD, loc, p, t), twice);
+    for (int i = 0; i < (int)loss->attr[ATTR_GAMMA]; i++)
+        terms = binary(graph, OP_MUL, loc, terms, wrong);
+    if (alpha != 0.5) {
+        Node *slope = binary(graph, OP_MUL, loc, constant(graph, loc, 2 * alpha - 1), t);
+        terms = binary(graph, OP_MUL, loc, terms,
+                       binary(graph, OP_ADD, loc, slope, constant(graph, loc, 1 - alpha)));
+    } else {
+        terms = binary(graph, OP_MUL, loc, terms, constant(graph, loc, 0.5));
+    }
+    return reduce_all(graph, OP_MEAN, loc, terms);
+}
+
+static Node *specialise_loss(Graph *graph, const Node *loss)
+{
+    return loss->op == OP_DICE_LOSS    ? specialise_dice_loss(graph, loss)
+         : loss->op == OP_TVERSKY_LOSS ? specialise_tversky_loss(graph, loss)
+         : loss->op == OP_FOCAL_LOSS   ? specialise_focal_loss(graph, loss)
+                                       : specialise_cross_entropy(graph, loss);
+}
+
 static Node *specialise_dice(Graph *graph, const Node *metric)
 {
     Node *sums = graph_add(graph, OP_DICE_SUMS, metric->loc, 2, metric->inputs);
@@ -157,8 +208,7 @@ static Node *specialise_node(Graph *graph, Node *node, int *streams)
     case KIND_NORMALISE:
         return specialise_batch_norm(graph, node);
     case KIND_LOSS:
-        return node->op == OP_DICE_LOSS ? specialise_dice_loss(graph, node)
-                                        : specialise_cross_entropy(graph, node);
+        return specialise_loss(graph, node);
     case KIND_METRIC:
         return specialise_dice(graph, node);
     case KIND_POINTWISE:

@@ -136,6 +136,9 @@ const OpRow op_rows[] = {
     {"normalize", "x@:f32[9,$h,$w]",
      "y@ = normalize(relu(x@), [1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 1, 2, 3, 1, 2, 3])", ANY, 1,
      TOLERANCE},
+    /* losses that came later: behind the rows whose numbers are drawn before */
+    {"tversky_loss", X, "y@ = 2 * x@", ANY, 2, TOLERANCE},
+    {"focal_loss", X, "y@ = 2 * x@", ANY, 2, TOLERANCE},
 };
 const int n_op_rows = sizeof op_rows / sizeof *op_rows;
 enum { MAX_PIECES = 3 };
@@ -245,14 +248,18 @@ static void put_inputs(Writing *out, const char *inputs, const Numbers *n, int p
  * gradient of its own. */
 static void put_results(Writing *out, const OpRow *row, int piece, Shape shape)
 {
-    bool dice_loss = strcmp(row->op, "dice_loss") == 0;
+    const char *more = strcmp(row->op, "dice_loss") == 0    ? "dice_loss(sigmoid(y%d), t%d, smooth = 2)"
+                     : strcmp(row->op, "tversky_loss") == 0 ? "tversky_loss(sigmoid(y%d), t%d)"
+                     : strcmp(row->op, "focal_loss") == 0   ? "focal_loss(sigmoid(y%d), t%d)" : NULL;
     put(out, "    output out%d = y%d\n", piece, piece);
     put(out, "    target t%d : %s[%d,%d,%d]\n", piece, strcmp(row->op, "dice") == 0 ? "u8" : "f32",
         (int)shape.dims[0], (int)shape.dims[1], (int)shape.dims[2]);
-    if (dice_loss)
-        put(out, "    loss loss%d = 0.25 * binary_cross_entropy(sigmoid(y%d), t%d)"
-            " + dice_loss(sigmoid(y%d), t%d, smooth = 2)\n", piece, piece, piece, piece, piece);
-    else
+    if (more) {
+        put(out, "    loss loss%d = 0.25 * binary_cross_entropy(sigmoid(y%d), t%d) + ", piece, piece,
+            piece);
+        put(out, more, piece, piece);
+        put(out, "\n");
+    } else
         put(out, "    loss loss%d = binary_cross_entropy(sigmoid(y%d), t%d)\n", piece, piece, piece);
     if (strcmp(row->op, "dice") == 0)
         put(out, "    metric dice%d = dice(sigmoid(y%d), t%d, threshold = 0.4)\n", piece, piece, piece);

@@ -97,6 +97,12 @@ static const Case cases[] = {
     {"dice_loss", "c 1 3, h 1 5, w 1 5",
      "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
      "output p = sigmoid(x)\nloss dice_loss(p, t, smooth=0.5)\n"},
+    {"tversky_loss", "c 1 3, h 1 5, w 1 5",
+     "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
+     "output p = sigmoid(x)\nloss tversky_loss(p, t, alpha=0.2, beta=0.9, smooth=0.5)\n"},
+    {"focal_loss", "c 1 3, h 1 5, w 1 5, g 0 3",
+     "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
+     "output p = sigmoid(x)\nloss focal_loss(p, t, gamma=g) + focal_loss(p, t, alpha=0.5)\n"},
     {"weighted_losses", "c 1 3, h 1 5, w 1 5",
      "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
      "output p = sigmoid(conv(x, c, kernel=1))\n"

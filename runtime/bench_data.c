@@ -10,6 +10,9 @@ static const double default_seconds = 3;
 
 static bool time_loader(const Options *options, Dataset *data, Split split, Error *error)
 {
+    Augmentation augment = { 0 };
+    if (options->augment && !augment_parse(options->augment, &augment, error))
+        return false;
     int64_t images = 0;
     int epoch = 0;
     double begun = now_seconds(), slowest = 0;
@@ -18,6 +21,7 @@ static bool time_loader(const Options *options, Dataset *data, Split split, Erro
                                  .batch = (int)options->batch,
                                  .shuffle = true,
                                  .flip = true,
+                                 .augment = augment,
                                  .seed = options->seed,
                                  .epoch = epoch++,
                                  .workers = (int)options->workers };

@@ -343,6 +343,7 @@ int command_tune(const Options *);
 int command_info(const Options *);
 int command_convert(const Options *);
 int command_data_check(const Options *);
+int command_data_preview(const Options *);
 int command_data_synth(const Options *);
 
 #endif

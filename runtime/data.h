@@ -4,7 +4,8 @@
  *   resize     Pillow's BILINEAR and NEAREST, byte for byte; the same filter for floats
  *   dataset    lists, splits and rules of the Oxford-IIIT Pet layout
  *   cache      every sample of a split decoded and resized once, in a mapped file
- *   loader     batches of an epoch, shuffled, flipped and prefetched by threads
+ *   augment    rotations, cut-outs and colours of training pictures
+ *   loader     batches of an epoch, shuffled, augmented and prefetched by threads
  *   synth      draws a small data set in the same layout
  *   check      says what is in a data set's folder, and what is odd or broken
  *
@@ -148,6 +149,30 @@ const uint8_t *cache_sample(Cache *, int index, Error *);
 /* $SEG_CACHE, $XDG_CACHE_HOME/seg or $HOME/.cache/seg; free() it; NULL where none is set. */
 char *cache_folder(void);
 
+/* ---- augment.c ------------------------------------------------------------------------------- */
+
+typedef struct { double amount, probability; } Change;
+typedef struct {
+    bool any;                   /* else pictures stay as they are */
+    Change rotate;              /* up to so many degrees either way */
+    Change scale;               /* 0.2: from 1/1.2 to 1.2 times the size */
+    Change crop;                /* 0.2: a part of 0.8 to 1 of the sides, anywhere */
+    Change brightness, contrast, saturation; /* 0.2: times 0.8 to 1.2 */
+} Augmentation;
+/* "rotate=10@0.5,crop=0.2"; "none". */
+bool augment_parse(const char *text, Augmentation *, Error *);
+/* What happens to one picture. */
+typedef struct {
+    bool flipped;
+    double turn, side, x, y;    /* radians; of the part that is shown, 1: all; its centre moves by */
+    double brightness, contrast, saturation;
+} PictureChange;
+PictureChange augment_draw(const Augmentation *, bool flipped, uint64_t (*next)(uint64_t *state),
+                           uint64_t state);
+/* [3][H][W] and [H][W]; false without memory. */
+bool augment_apply(const PictureChange *, const uint8_t *image, const uint8_t *mask, int width,
+                   int height, uint8_t *out, uint8_t *out_mask);
+
 /* ---- loader.c -------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -155,6 +180,7 @@ typedef struct {
     int batch;                  /* samples; the last batch may be shorter */
     bool shuffle;               /* by (seed, epoch); else list order */
     bool flip;                  /* left-right with p = 1/2, by (seed, epoch, sample) */
+    Augmentation augment;       /* likewise */
     uint64_t seed;
     int epoch;
     int workers;                /* threads that fill batches; 0: two. Batches do not depend on it */

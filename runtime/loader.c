@@ -91,6 +91,17 @@ static bool is_flipped(const Loader *loader, int sample)
     return next_random(&state) >> 63;
 }
 
+static bool augment(const Loader *loader, int sample, bool flipped, const uint8_t *image,
+                    const uint8_t *mask, uint8_t *to, uint8_t *to_mask)
+{
+    /* A stream for each sample: the changes need more than one number. */
+    uint64_t state = mix(stream(loader->options.seed, loader->options.epoch, 3)
+                         + (uint64_t)sample * GOLDEN);
+    PictureChange change = augment_draw(&loader->options.augment, flipped, next_random, state);
+    return augment_apply(&change, image, mask, dataset_width(loader->dataset),
+                         dataset_height(loader->dataset), to, to_mask);
+}
+
 /* ---- filling ---- */
 
 static void copy_row_flipped(const uint8_t *in, uint8_t *out, size_t width)
@@ -133,8 +144,14 @@ static bool fill(Loader *loader, int batch, Slot *slot)
                           &slot->error))
             return false;
         bool flipped = is_flipped(loader, sample);
-        copy_planes(image, slot->images + (size_t)i * 3 * plane, 3 * height, width, flipped);
-        copy_planes(mask, slot->masks + (size_t)i * plane, height, width, flipped);
+        uint8_t *to = slot->images + (size_t)i * 3 * plane;
+        uint8_t *to_mask = slot->masks + (size_t)i * plane;
+        if (!loader->options.augment.any) {
+            copy_planes(image, to, 3 * height, width, flipped);
+            copy_planes(mask, to_mask, height, width, flipped);
+        } else if (!augment(loader, sample, flipped, image, mask, to, to_mask)) {
+            return fail(&slot->error, EXIT_ENVIRONMENT, "", "not enough memory to load pictures");
+        }
         slot->samples[i] = sample;
         slot->flipped[i] = flipped;
     }

@@ -159,6 +159,7 @@ static const Option bench_options[] = {
     TEXT(0, "plot", "FOLDER", NULL, plot,
          "write the pictures into FOLDER: roofline, times, timeline, memory (PNG)"),
     TEXT(0, "data", "FOLDER", NULL, data, "the data set, for --program data"),
+    TEXT(0, "augment", "LIST", NULL, augment, "of --program data: as in training"),
     CHOICE(0, "split", "train|valid|test", "train", split, "its split"),
     COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures; 0: all"),
     { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "of weights and inputs" },
@@ -192,6 +193,20 @@ static const Option info_options[] = {
 static const Option check_options[] = {
     COUNT('j', "workers", "0", 0, 1024, workers, "threads that decode; 0: one a processor"),
     FLAG('q', "quiet", quiet, "no progress bar"),
+};
+
+static const Option preview_options[] = {
+    TEXT(0, "augment", "LIST", "none", augment,
+         "changes of training pictures, NAME=AMOUNT[@PROBABILITY],...: rotate (degrees), scale, crop, "
+         "brightness, contrast, saturation (shares)"),
+    CHOICE(0, "flip", "y|n", "y", flip, "flip pictures left-right, each with p = 1/2"),
+    TEXT('o', "output", "FILE", "preview.png", output, "the sheet"),
+    COUNT('n', "count", "6", 1, 100, count, "pictures on it"),
+    COUNT(0, "size", "128", 16, 1024, size, "of the model's input"),
+    { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "as in training" },
+    OUTLINE,
+    DATA_OPTIONS,
+    QUIET_OPTIONS,
 };
 
 static const Option synth_options[] = {
@@ -281,6 +296,12 @@ static const Command commands[] = {
       "broken. "
       "Changes nothing. Exit code 1 if something listed is missing or broken.",
       ROWS(check_options), "  segrun data check pets/\n", command_data_check },
+    { "data preview", "FOLDER", 1, 1, "training pictures as a network sees them",
+      "Draws the first pictures of the train split on a sheet, a row each: as they are, and as they "
+      "come in the first four epochs of a run with this --seed and --augment; masks are outlined.",
+      ROWS(preview_options),
+      "  segrun data preview pets/ --augment rotate=10,scale=0.2,brightness=0.2@0.5 -o preview.png\n",
+      command_data_preview },
     { "data synth", "FOLDER", 1, 1, "draw a small data set",
       "Draws pet-like pictures and their trimaps by rule, in the layout of the Oxford-IIIT Pet "
       "data "

@@ -395,6 +395,7 @@ static bool check(Training *training, Error *error)
         || !session_tensors(session, "train", true, &training->tensors, error)
         || !recipe_choose(options, options->resume ? training->origin : NULL, &training->state,
                           error)
+        || !augment_parse(training->state.augment, &training->augment, error)
         || !choose_deadline(training, error))
         return false;
     if (!training->tensors.metric)

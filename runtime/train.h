@@ -18,6 +18,7 @@ typedef struct {
     char programs[64];       /* "train+clip,evaluate": what this recipe needs of the plan */
     SafeTensors *origin;     /* --resume or --weights; NULL: a new run */
     Weights weights;         /* until they are on the device */
+    Augmentation augment;
     double rate;             /* of the last step */
     float *sums;             /* the metric of a batch */
     int *samples;            /* copies of a Batch's, for while the next one is written */

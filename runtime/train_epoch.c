@@ -223,6 +223,7 @@ bool train_epoch(Training *training, Error *error)
     LoaderOptions wanted = {
         .split = SPLIT_TRAIN, .batch = (int)state->batch, .shuffle = true, .flip = state->flip,
         .seed = state->seed, .epoch = state->epoch, .workers = (int)training->options->workers,
+        .augment = training->augment,
     };
     Loader *loader = loader_open(training->data, &wanted, error);
     if (!loader)

@@ -36,8 +36,8 @@ typedef struct {
     const char *device, *precision;
     const char *folder, *resume, *weights, *data, *split, *outline, *on_bad, *plot, *csv;
     const char *output, *program, *cache, *json, *flip, *compare, *trace, *report;
-    const char *init, *plan, *rename, *tensorboard;
-    bool quiet, verbose, trust, no_tune, profile, steps, force;
+    const char *init, *plan, *rename, *tensorboard, *tta;
+    bool quiet, verbose, trust, no_tune, largest, profile, steps, force;
 } Options;
 
 typedef enum {

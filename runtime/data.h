@@ -71,6 +71,8 @@ bool resize_nearest(const uint8_t *in, int in_width, int in_height, int channels
  * half-pixel centres, widened when it shrinks, sums in double. What predict brings probabilities
  * back with. */
 bool resize_float(const float *in, int in_width, int in_height, float *out, int width, int height);
+/* component.c: clears all of a mask but its largest 4-connected part. False without memory. */
+bool keep_largest_component(uint8_t *mask, int width, int height);
 /* [height][width][3] -> [3][height][width]. */
 void image_to_planes(const uint8_t *pixels, int width, int height, uint8_t *planes);
 

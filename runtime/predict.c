@@ -36,6 +36,7 @@ typedef struct {
     Slot *slots;
     uint8_t *planes;
     float *probabilities;
+    float *mirrored;             /* --tta flip: of the mirrored pictures; else NULL */
     int width, height;
     int done, left_out;
     Weights weights;
@@ -259,6 +260,8 @@ static bool write_files(const Prediction *prediction, Slot *slot, float *full, u
         return false;
     for (size_t i = 0; i < pixels; i++)
         grey[i] = (double)full[i] >= prediction->threshold ? 255 : 0;
+    if (prediction->options->largest && !keep_largest_component(grey, width, height))
+        return fail(&slot->error, EXIT_ENVIRONMENT, "", "%s: not enough memory", slot->job->path);
     snprintf(path, sizeof path, "%s/%s.mask.png", folder, slot->job->name);
     if (!image_write_png(path, grey, width, height, 1, &slot->error))
         return false;
@@ -286,12 +289,43 @@ static void write_slot(void *context, int index)
     image_close(&slot->image);
 }
 
+static bool run_planes(Prediction *prediction, int n, float *probabilities, Error *error)
+{
+    Executor *executor = prediction->session.executor;
+    const ProgramTensors *tensors = &prediction->tensors;
+    return executor_write(executor, "predict", tensors->image->name, prediction->planes, n, error)
+        && executor_run(executor, "predict", n, error)
+        && executor_read(executor, "predict", tensors->output->name, probabilities, n, error);
+}
+
+static void mirror_bytes(uint8_t *rows, int width, int n_rows)
+{
+    for (int64_t row = 0; row < n_rows; row++) {
+        uint8_t *from = rows + row * width;
+        for (int left = 0, right = width - 1; left < right; left++, right--) {
+            uint8_t kept = from[left];
+            from[left] = from[right];
+            from[right] = kept;
+        }
+    }
+}
+
+/* --tta flip: the mean with what the network says of the mirrored picture, mirrored back. */
+static void add_mirrored(Prediction *prediction, int n)
+{
+    int width = prediction->width;
+    for (int64_t row = 0; row < (int64_t)n * prediction->height; row++) {
+        float *sum = prediction->probabilities + row * width;
+        const float *mirrored = prediction->mirrored + row * width;
+        for (int x = 0; x < width; x++)
+            sum[x] = (sum[x] + mirrored[width - 1 - x]) / 2;
+    }
+}
+
 /* The decoded pictures are moved to the front of the batch, run, and handed back to their slots. */
 static bool run_batch(Prediction *prediction, int n, Error *error)
 {
     size_t pixels = (size_t)prediction->width * (size_t)prediction->height;
-    Executor *executor = prediction->session.executor;
-    const ProgramTensors *tensors = &prediction->tensors;
     int good = 0;
     for (int i = 0; i < n; i++) {
         Slot *slot = &prediction->slots[i];
@@ -301,12 +335,17 @@ static bool run_batch(Prediction *prediction, int n, Error *error)
             memmove(prediction->planes + 3 * pixels * (size_t)good, slot->planes, 3 * pixels);
         slot->probability = prediction->probabilities + pixels * (size_t)good++;
     }
-    return good == 0
-           || (executor_write(executor, "predict", tensors->image->name, prediction->planes, good,
-                              error)
-               && executor_run(executor, "predict", good, error)
-               && executor_read(executor, "predict", tensors->output->name,
-                                prediction->probabilities, good, error));
+    if (good == 0)
+        return true;
+    if (!run_planes(prediction, good, prediction->probabilities, error))
+        return false;
+    if (!prediction->mirrored)
+        return true;
+    mirror_bytes(prediction->planes, prediction->width, 3 * good * prediction->height);
+    if (!run_planes(prediction, good, prediction->mirrored, error))
+        return false;
+    add_mirrored(prediction, good);
+    return true;
 }
 
 /* Errors of the slots, in order: the first that is not to be left out ends the run. */
@@ -379,7 +418,11 @@ static bool allocate(Prediction *prediction, Error *error)
     prediction->slots = calloc((size_t)options->batch, sizeof *prediction->slots);
     prediction->planes = malloc(3 * values);
     prediction->probabilities = malloc(values * sizeof(float));
-    return (prediction->slots && prediction->planes && prediction->probabilities)
+    bool mirrors = strcmp(options->tta, "flip") == 0;
+    if (mirrors)
+        prediction->mirrored = malloc(values * sizeof(float));
+    return (prediction->slots && prediction->planes && prediction->probabilities
+            && (!mirrors || prediction->mirrored))
         || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a batch");
 }
 
@@ -445,6 +488,7 @@ int command_predict(const Options *options)
     free(prediction.slots);
     free(prediction.planes);
     free(prediction.probabilities);
+    free(prediction.mirrored);
     weights_close(&prediction.weights);
     session_close(&prediction.session);
     return code;

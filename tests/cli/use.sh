@@ -19,6 +19,10 @@ same "scores of pictures do not depend on the batch" scores-2.csv scores-5.csv
 picture=$(find pets/images -name '*.jpg' | sort | head -n 1)
 name=$(basename "$picture" .jpg)
 ok "predict a picture and a folder" "$segrun" predict tiny.plan -m $weights "$picture" pets/images -o out
+ok "predict with a mirror image" "$segrun" predict tiny.plan -m $weights "$picture" -o out-flip --tta flip --largest-component
+differ() { ! cmp -s "$1" "$2"; }
+check "which changes probabilities" differ "$(find out -name "*$name.probability.png" | head -n 1)" out-flip/$name.probability.png
+fails 2 "no such tta" "$segrun" predict tiny.plan -m $weights "$picture" --tta spin
 for kind in mask probability overlay; do
     check "$name.$kind.png is there" test -s "$(find out -name "*$name.$kind.png" | head -n 1)"
 done

@@ -57,7 +57,9 @@
 static const Option train_options[] = {
     TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/; required"),
     COUNT('e', "epochs", "50", 1, 1e6, epochs, "train until this many epochs are done in all"),
-    COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
+    { 'b', "batch", OPTION_COUNT, "N|auto", "2", 1, 65536, PLACE(batch),
+      "pictures in a step; auto: the power of two that fits the device's memory, 64 at most and an "
+      "eighth of the train split" },
     REAL(0, "lr", "1e-5", 0, 1e3, lr, "learning rate; -lr too"),
     CHOICE(0, "optimizer", "adam|adamw|sgd|nesterov", "adam", optimizer,
            "adamw: weight decay apart from the gradient; nesterov: SGD with its momentum"),

@@ -83,6 +83,10 @@ bool option_set(const Command *command, const Option *option, const char *text, 
         *(const char **)place = text;
         return true;
     case OPTION_COUNT: {
+        if (strcmp(text, "auto") == 0 && strstr(option->argument, "auto")) {
+            *(int64_t *)place = 0;
+            return true;
+        }
         long long value = strtoll(text, &end, 10);
         if (errno || end == text || *end || (double)value < option->least
             || (double)value > option->most)

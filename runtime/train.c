@@ -288,6 +288,8 @@ static bool open_data(Training *training, Error *error)
         return fail(error, EXIT_USER, "every tenth picture of trainval.txt is for valid",
                     "%s: the %s split is empty", training->options->data,
                     train ? "valid" : "train");
+    while (training->auto_batch && state->batch > 1 && 8 * state->batch > train)
+        training->session.max_batch = (int)(state->batch /= 2);
     if (state->batch > train) {
         char hint[64];
         snprintf(hint, sizeof hint, "--batch %d or less", train);
@@ -402,13 +404,38 @@ static bool check(Training *training, Error *error)
         return fail(error, EXIT_USER, "add a line such as `metric dice(probability, mask)`",
                     "%s: the model has no metric: there is nothing to choose the best by",
                     session->plan_path);
-    training->sums = calloc((size_t)training->state.batch * SUMS, sizeof *training->sums);
-    training->samples = calloc((size_t)training->state.batch, sizeof *training->samples);
-    training->flipped = calloc((size_t)training->state.batch, sizeof *training->flipped);
-    if (!training->sums || !training->samples || !training->flipped)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
     warn_other_plan(training);
     return read_weights(training, error) && choose_folder(training, error);
+}
+
+enum { MOST_AUTO = 64 };
+
+/* --batch auto: by the memory, with a quarter more for what stands around. */
+static bool choose_batch(Training *training, Error *error)
+{
+    RunState *state = &training->state;
+    Session *session = &training->session;
+    Error ignored;
+    if (state->batch > 0)
+        return true;
+    for (state->batch = MOST_AUTO; state->batch > 1; state->batch /= 2)
+        if (executor_check(session->plan, session->device, training->programs,
+                           (int)(state->batch + (state->batch + 3) / 4), &ignored))
+            break;
+    session->max_batch = (int)state->batch;
+    training->auto_batch = true;
+    return executor_check(session->plan, session->device, training->programs, session->max_batch,
+                          error);
+}
+
+static bool allocate_batch(Training *training, Error *error)
+{
+    size_t batch = (size_t)training->state.batch;
+    training->sums = calloc(batch * SUMS, sizeof *training->sums);
+    training->samples = calloc(batch, sizeof *training->samples);
+    training->flipped = calloc(batch, sizeof *training->flipped);
+    return (training->sums && training->samples && training->flipped)
+        || fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
 }
 
 static bool prepare(Training *training, Error *error)
@@ -418,8 +445,9 @@ static bool prepare(Training *training, Error *error)
     snprintf(training->programs, sizeof training->programs, "train%s%s%s,evaluate",
              state->accumulate > 1 ? "+sum+total" : "", state->clip > 0 ? "+clip" : "",
              state->ema > 0 ? "+average" : "");
-    if (!session_device(session, training->programs, (int)state->batch, error)
-        || !open_data(training, error))
+    if (!session_device(session, training->programs, state->batch ? (int)state->batch : 1, error)
+        || !choose_batch(training, error) || !open_data(training, error)
+        || !allocate_batch(training, error))
         return false;
     say_start(training);
     bool loaded = session_build(session, error)

@@ -23,6 +23,7 @@ typedef struct {
     float *sums;             /* the metric of a batch */
     int *samples;            /* copies of a Batch's, for while the next one is written */
     bool *flipped;
+    bool auto_batch;
     bool stopped;            /* by a signal, or because the time is over */
     double deadline;         /* of now_seconds; 0: none */
     Trace *trace;            /* --trace; or NULL */

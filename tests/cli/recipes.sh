@@ -8,7 +8,8 @@ rates() { cut -d, -f9 "$1/log.csv" | tail -n +2 | tr '\n' ' ' >"$work/said"; }
 
 cat >full.json <<'JSON'
 {"data": "pets", "batch": 4, "lr": 0.002, "seed": 5, "epochs": 4, "optimizer": "adamw", "weight-decay": 0.01,
- "schedule": "cosine", "warmup": 1, "min-lr": 1e-5, "clip": 0.5, "accumulate": 2, "ema": 0.9, "quiet": true}
+ "schedule": "cosine", "warmup": 1, "min-lr": 1e-5, "clip": 0.5, "accumulate": 2, "ema": 0.9,
+ "augment": "rotate=10@0.5,scale=0.2,crop=0.2,brightness=0.2,contrast=0.2,saturation=0.3", "quiet": true}
 JSON
 ok "a recipe from a file" "$segrun" train tiny.plan --config full.json -p whole
 ok "stopped at once by --max-time" "$segrun" train tiny.plan --config full.json -p parts --max-time 0.001s
@@ -39,6 +40,17 @@ ok "patience and --save-every" "$segrun" train tiny.plan --data pets -b 8 -e 40 
 says "says why it ended" 'no better valid Dice for 2 epochs'
 check "after three epochs" test "$(grep -c '^[0-9]' end/log.csv)" = 3
 check "every second epoch is kept" test -s end/tiny.epoch-0002.safetensors
+
+ok "--batch auto" "$segrun" train tiny.plan --data pets -b auto -e 1 -p auto
+says "an eighth of the pictures at most" 'batch 2,'
+ok "augmented with another number of threads" "$segrun" train tiny.plan --config full.json -p one --workers 1
+same_tensors "the same pictures" whole/tiny.last.safetensors one/tiny.last.safetensors
+ok "preview" "$segrun" data preview pets --augment rotate=20,crop=0.3@0.5 --count 2 --size 32 -o sheet.png -q
+check "a sheet" test -s sheet.png
+for wrong in rotate spin=3 rotate=400 crop=-0.1 rotate=10@2 "rotate=10,,"; do
+    fails 2 "--augment $wrong" "$segrun" data preview pets --augment "$wrong"
+done
+says "says what is there" 'brightness contrast saturation'
 
 fails 2 "an unknown schedule" "$segrun" train tiny.plan --data pets --schedule linear
 says "names the schedules" 'constant\|cosine\|poly\|plateau'

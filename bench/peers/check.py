@@ -107,8 +107,8 @@ class Programs:
         self.run(self.segc, ROOT / "models" / f"{model}.seg", *defines, "-o", plan)
         return plan
 
-    def outputs(self, plan, weights, program, batch, pictures, shape):
-        floats = self.run(self.outputs_program, plan, weights, program, batch,
+    def outputs(self, plan, weights, program, batch, pictures, shape, *name):
+        floats = self.run(self.outputs_program, plan, weights, program, batch, *name,
                           data=pictures.numpy().tobytes())
         return torch.from_numpy(np.frombuffer(floats, np.float32).copy()).reshape(shape)
 

@@ -1,8 +1,10 @@
-/* outputs PLAN WEIGHTS PROGRAM BATCH: the output of a program, as floats, for pictures as bytes.
+/* outputs PLAN WEIGHTS PROGRAM BATCH [NAME]: an output of a program, as floats, for pictures as
+ * bytes.
  *
  * Pictures come on standard input as [3][H][W] bytes of the model's size, one behind the other, and
- * leave on standard output as the floats of the program's first output. segrun writes only pictures
- * of 8 bits; check.py compares all the digits. Uses nothing but the core of the runtime.
+ * leave on standard output as the floats of the program's output of that name, or its first. segrun
+ * writes only pictures of 8 bits; check.py compares all the digits. Uses nothing but the core of the
+ * runtime.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +18,12 @@ static int failed(const Error *error)
     return 1;
 }
 
-static const PlanTensor *tensor_of(const PlanProgram *program, PlanRole role)
+/* The first of a role, or the one of that name. */
+static const PlanTensor *tensor_of(const PlanProgram *program, PlanRole role, const char *name)
 {
     for (int i = 0; i < program->n_tensors; i++)
-        if (program->tensors[i].role == role)
+        if (program->tensors[i].role == role
+            && (!name || strcmp(program->tensors[i].name, name) == 0))
             return &program->tensors[i];
     return NULL;
 }
@@ -43,13 +47,14 @@ static bool load(const Plan *plan, Executor *executor, const char *path, Error *
     return loaded;
 }
 
-static bool run(Executor *executor, const PlanProgram *program, int batch, Error *error)
+static bool run(Executor *executor, const PlanProgram *program, int batch, const char *name,
+                Error *error)
 {
-    const PlanTensor *image = tensor_of(program, ROLE_INPUT);
-    const PlanTensor *output = tensor_of(program, ROLE_OUTPUT);
-    const PlanTensor *target = tensor_of(program, ROLE_TARGET);
+    const PlanTensor *image = tensor_of(program, ROLE_INPUT, NULL);
+    const PlanTensor *output = tensor_of(program, ROLE_OUTPUT, name);
+    const PlanTensor *target = tensor_of(program, ROLE_TARGET, NULL);
     if (!image || !output)
-        return fail(error, EXIT_USER, "", "the program has no input or no output");
+        return fail(error, EXIT_USER, "", "the program has no input or no such output");
     size_t in = sample_count(image), out = sample_count(output) * sizeof(float);
     char *bytes = malloc(in * (size_t)batch), *floats = malloc(out * (size_t)batch);
     char *zeros = target ? calloc((size_t)batch, sample_count(target) * sizeof(float)) : NULL;
@@ -71,8 +76,8 @@ static bool run(Executor *executor, const PlanProgram *program, int batch, Error
 int main(int argc, char **argv)
 {
     Error error = { .text = "a short write, or not enough memory" };
-    if (argc != 5) {
-        fprintf(stderr, "usage: outputs PLAN WEIGHTS PROGRAM BATCH\n");
+    if (argc != 5 && argc != 6) {
+        fprintf(stderr, "usage: outputs PLAN WEIGHTS PROGRAM BATCH [NAME]\n");
         return 2;
     }
     DeviceOptions wanted = { .name = "cpu" };
@@ -83,7 +88,7 @@ int main(int argc, char **argv)
     Executor *executor =
         device ? executor_open_for(plan, device, argv[3], atoi(argv[4]), &error) : NULL;
     bool fine = executor && load(plan, executor, argv[2], &error)
-                && run(executor, program, atoi(argv[4]), &error);
+                && run(executor, program, atoi(argv[4]), argv[5], &error);
     if (executor)
         executor_close(executor);
     if (device)

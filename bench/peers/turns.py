@@ -203,13 +203,14 @@ def takers(case, options):
     return [who for who in names if precision == "fp32" or who.split("+")[0] not in ONLY_FP32]
 
 
-def fits(case, count):
-    """Whether so many trainings fit into memory together: 0.6 GB a picture, and 1.5 GB."""
+def fits(case, names):
+    """Whether they fit into memory together: as measured for U-Net, rounded up."""
     _, program, batch, _ = case.split("-")
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    each = 1.5e9 + (0.6e9 if program == "train" else 0.2e9) * int(batch)
-    return count * each < free
+    picture = {True: 0.3e9, False: 0.6e9} if program == "train" else {True: 0.1e9, False: 0.2e9}
+    needed = sum(1e9 + picture[who.startswith("ours")] * int(batch) for who in names)
+    return needed < 0.9 * free
 
 
 class Row:
@@ -249,7 +250,7 @@ class Row:
 def measure(case, options):
     """Rows of all that take part."""
     names = takers(case, options)
-    together = fits(case, len(names))
+    together = fits(case, names)
     says(f"{case}: {', '.join(names)}" + ("" if together else "; one process at a time"))
     rows, sides = [Row(who, case) for who in names], {}
     probe = Side("ours", f"{NETWORKS[0]}-predict-1-fp32", options)
@@ -262,7 +263,7 @@ def measure(case, options):
                 row.failed(error)
         for turn in range(options.turns):
             for row, who in zip(rows, names):
-                if row.wanted(turn):
+                if row.wanted(turn) and time.monotonic() < options.end:
                     one_turn(row, who, sides.get(who), case, probe, options)
     finally:
         probe.close()
@@ -404,6 +405,8 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="fewer cases and turns, no tinygrad")
     parser.add_argument("--turns", type=int, help="turns of each (default 9; quick 3)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=math.inf,
+                        help="start no turn after that; what was measured counts")
     parser.add_argument("--start-seconds", type=float, default=600,
                         help="who is not ready by then, compiling included, is left out")
     parser.add_argument("--json", type=Path, help="write all numbers there; rows of earlier runs "
@@ -412,6 +415,7 @@ def parse():
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "peers",
                         help="for plans, weights, exports and caches")
     options = parser.parse_args()
+    options.end = time.monotonic() + options.seconds
     options.who = list(filter(None, options.who.split(",")))
     options.turns = options.turns or (3 if options.quick else 9)
     if options.quick and not options.who:
@@ -431,13 +435,13 @@ def main():
     prepare(options.cases, options)
     says(f"{processor()}, {options.threads} threads; "
          + ", ".join(f"{name} {version}" for name, version in versions().items()))
-    rows = []
+    rows, known = [], []
     for case in options.cases:
-        rows += measure(case, options)
-        print_case([row for row in rows if case == "-".join(str(value) for value in key_of(row)[:4])])
-        if options.json:
-            write(options.json, options, rows)
-    print_table(rows)
+        if time.monotonic() < options.end:
+            rows.extend(measured := measure(case, options))
+            print_case(measured)
+        known = write(options.json, options, rows) if options.json else rows
+    print_table(known)
     if options.json:
         says(f"{options.json}")
 

@@ -21,6 +21,7 @@ import math
 import os
 import platform
 import selectors
+import signal
 import statistics
 import subprocess
 import sys
@@ -429,8 +430,13 @@ def parse():
     return options
 
 
+def stop(*_):
+    raise KeyboardInterrupt
+
+
 def main():
     options = parse()
+    signal.signal(signal.SIGTERM, stop)
     (options.work / "log").mkdir(parents=True, exist_ok=True)
     prepare(options.cases, options)
     says(f"{processor()}, {options.threads} threads; "

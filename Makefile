@@ -3,7 +3,8 @@
 #   make            both programs               make check    all tests
 #   make deps       missing Debian packages     make bless    rewrites the goldens: review the diff
 #   make demo       trains a small U-Net        make codediff AGAINST=REF: emitted source, then and now
-#   make install PREFIX=/usr/local DESTDIR=     make clean
+#   make bench      times the networks here     make clean
+#   make install PREFIX=/usr/local DESTDIR=
 #   make library    libsegrun.so, for other programs (docs/embedding.md)
 #
 # CC=clang works as well. CXX is needed for tests/simt/ alone, the emulator of a CUDA device; without
@@ -86,16 +87,18 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TESTS_C))
 
 # ---- programs ------------------------------------------------------------------------------------
 
-.PHONY: all tests library deps check bless demo codediff install clean missing
+.PHONY: all tests library deps check bless demo bench codediff install clean missing
 library: $(B)/libsegrun.so.$(LIBRARY_VERSION)
 all: $(addprefix $(B)/,$(PROGRAMS))
-tests: $(TESTS)
+tests: $(TESTS) $(if $(LEAN),,$(B)/benchtable)
 
 $(B)/segc: $(B)/obj/compiler/main.o $(B)/compiler.a $(B)/files.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(COMPILER_LIBS)
 $(B)/segrun: $(B)/obj/runtime/main.o $(B)/runtime.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
 $(B)/segbench $(B)/pictures: $(B)/%: $(B)/obj/bench/%.o $(B)/runtime.a
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
+$(B)/benchtable: $(B)/obj/bench/table.o
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS)
 $(B)/compiler.a: $(COMPILER_O)
 $(B)/runtime.a: $(RUNTIME_O)
@@ -216,6 +219,9 @@ bless: all
 demo: missing
 	@$(MAKE) --no-print-directory $(jobs) all
 	@tests/demo.sh
+bench: missing
+	@$(MAKE) --no-print-directory $(jobs) all $(B)/benchtable
+	@bench/host.sh
 codediff: all
 	@tests/codediff.sh $(AGAINST)
 

@@ -29,4 +29,23 @@ touch file
 fails 3 "pictures into a file" "$segrun" bench tiny.plan -d cpu -b 2 -n 1 --plot file
 says "says so" 'a file has that name'
 fails 3 "a report into no folder" "$segrun" bench tiny.plan -d cpu -b 2 -n 1 --report no/report.html
+
+"$segrun" bench tiny.plan -d cpu -b 2 -n 3 --compare unfused.plan --json row.json >/dev/null 2>&1
+"$segc" tiny.seg --no-fuse=sums,concat -o some.plan >/dev/null
+"$segrun" bench tiny.plan -d cpu -b 2 -n 3 --compare some.plan --json row2.json >/dev/null 2>&1
+(echo '{"cpu": "C", "processors": 2, "date": "D", "commit": "X", "runs": ['; cat row.json; echo ,
+    cat row2.json; echo ']}') >host.json
+row='"network": "tiny", "program": "train", "batch": 2, "precision": "fp32"'
+cat >peers.json <<END
+{"rows": [{$row, "who": "slow", "seconds": [9, 9, 9]}, {$row, "who": "ours", "seconds": [1, 2, 4]},
+          {$row, "who": "quick", "seconds": [2, 5, 8]}, {$row, "who": "lost", "error": "no"}]}
+END
+ok "the table of make bench" "$build/benchtable" host.json peers.json
+says "has a row, with the fastest peer" '^\| tiny train 2 \| all \| .*\([0-9.]+-[0-9.]+\).* 2\.00 quick \|$'
+says "names what was off" '^\| tiny train 2 \| sums,concat \|'
+echo '{"runs": [{"plans": 7}, 3, {"plans": [], "ceilings": {}}]}' >odd.json
+ok "a table of odd numbers" "$build/benchtable" odd.json odd.json
+echo '{"runs": [' >broken.json
+fails 1 "a table of a broken file" "$build/benchtable" broken.json
+says "says where" 'broken.json:[12]:'
 finish

@@ -63,7 +63,7 @@ CORE_C := $(wildcard $(addprefix runtime/,system.c plan*.c executor*.c initial.c
             device*.c host_*.c kernel_*.c bench_measure.c bench_report.c bench_trace.c trace.c)) $(FILES_C)
 PROGRAMS = segc segrun
 # libsegrun: the core behind the functions of segrun.h.
-LIBRARY_C := $(filter-out runtime/bench_%,$(CORE_C)) runtime/libsegrun.c
+LIBRARY_C := $(filter-out runtime/bench_% runtime/trace.c runtime/plan_graph.c,$(CORE_C)) runtime/libsegrun.c
 LIBRARY_VERSION = 0
 ifneq ($(LEAN),)
 PROGRAMS = segc segbench

@@ -267,7 +267,6 @@ static void read_launches(Reader *reader, const PlanTarget *target, PlanStep *st
             reader_wrong(reader, "the size %lld does not fit 32 bits", (long long)step->sizes[i]);
 }
 
-/* -1: none. */
 static int read_group(Reader *reader)
 {
     uint32_t group = read_u32(reader);
@@ -290,10 +289,9 @@ static void read_node(Reader *reader, Texts *lines, const Slabs *slabs, int inde
     node->n_inputs = read_count(reader, "operands", 4, MAX_LIST);
     node->inputs = reader_allocate(reader, (size_t)node->n_inputs, sizeof *node->inputs);
     for (int i = 0; i < node->n_inputs && !reader->failed; i++) {
-        uint32_t input = read_u32(reader);
-        node->inputs[i] = (int)input;
-        if (input >= (uint32_t)index)
-            reader_wrong(reader, "node %u is no operand of node %d", input, index);
+        int input = node->inputs[i] = (int)read_u32(reader);
+        if (input < 0 || input >= index)
+            reader_wrong(reader, "node %d is no operand of node %d", input, index);
     }
     node->group = read_group(reader);
     read_buffer(reader, slabs, &node->buffer);

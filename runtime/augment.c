@@ -123,6 +123,8 @@ static Map map_of(const PictureChange *change, int width, int height)
 static int mirrored(int64_t i, int size)
 {
     int64_t period = 2 * (int64_t)size;
+    if (i >= 0 && i < size)
+        return (int)i;
     i %= period;
     i += i < 0 ? period : 0;
     return (int)(i < size ? i : period - 1 - i);

@@ -3,6 +3,7 @@
  *   image      a file -> pixels, as Pillow decodes it; pixels -> a PNG or JPEG file
  *   resize     Pillow's BILINEAR and NEAREST, byte for byte; the same filter for floats
  *   dataset    lists, splits and rules of the Oxford-IIIT Pet layout
+ *   dataset_folders    those of images/ and masks/
  *   cache      every sample of a split decoded and resized once, in a mapped file
  *   augment    rotations, cut-outs and colours of training pictures
  *   loader     batches of an epoch, shuffled, augmented and prefetched by threads
@@ -117,15 +118,25 @@ char *dataset_trimap_path(const Dataset *, Split, int i);
 uint64_t dataset_key(const Dataset *, Split);
 const char *split_name(Split);                               /* train valid test */
 /* A sample from its files, at the model's size: what the cache holds, and what it is made by. */
-bool sample_decode(const char *image_path, const char *trimap_path, int width, int height,
-                   bool outline_background, uint8_t *image, uint8_t *mask, Error *);
+/* masks: what counts as pet. */
+typedef enum { MASK_TRIMAP, MASK_TRIMAP_INSIDE, MASK_NOT_ZERO } MaskRule;
+bool sample_decode(const char *image_path, const char *trimap_path, int width, int height, MaskRule,
+                   uint8_t *image, uint8_t *mask, Error *);
 /* A trimap at its own size; fails unless width x height (0: any) with values 1..3 only. */
 bool trimap_read(const char *path, int width, int height, Image *, Error *);
 
 /* A list file: one name a line, `#` begins a comment line, further columns are ignored. */
 typedef struct { int count; char **names; } NameList;
 bool list_read(const char *path, NameList *, Error *);
+bool list_add(NameList *, const char *name, size_t length);  /* false without memory */
 void list_close(NameList *);
+
+/* ---- dataset_folders.c: images/ and masks/ ----------------------------------------------------- */
+
+bool folders_are_general(const char *folder);          /* masks/ is there, annotations/ is not */
+char *folders_image_path(const char *folder, const char *name);   /* free() it */
+/* The names of the splits, from their files or by the names. */
+bool folders_read(const char *folder, NameList lists[SPLIT_COUNT], Error *);
 
 /* ---- cache.c --------------------------------------------------------------------------------- */
 

@@ -29,7 +29,9 @@ typedef struct {
 struct Dataset {
     char *folder;
     DatasetOptions options;
+    bool general;               /* images/ and masks/ */
     NameList trainval, test;
+    NameList lists[SPLIT_COUNT]; /* of the general layout */
     SplitData splits[SPLIT_COUNT];
 };
 
@@ -47,6 +49,17 @@ static char *join(const char *folder, const char *middle, const char *name, cons
     return path;
 }
 
+static char *image_path_of(const Dataset *dataset, const char *name)
+{
+    return dataset->general ? folders_image_path(dataset->folder, name)
+                            : join(dataset->folder, "/images/", name, ".jpg");
+}
+
+static char *mask_path_of(const Dataset *dataset, const char *name)
+{
+    return join(dataset->folder, dataset->general ? "/masks/" : "/annotations/trimaps/", name, ".png");
+}
+
 /* ---- lists ---- */
 
 void list_close(NameList *list)
@@ -56,7 +69,7 @@ void list_close(NameList *list)
     *list = (NameList){ 0 };
 }
 
-static bool list_add(NameList *list, const char *name, size_t length)
+bool list_add(NameList *list, const char *name, size_t length)
 {
     if ((list->count & (list->count - 1)) == 0) {      /* room doubles at powers of two */
         size_t room = list->count == 0 ? 1 : 2 * (size_t)list->count;
@@ -99,6 +112,23 @@ bool list_read(const char *path, NameList *list, Error *error)
     return good;
 }
 
+static bool read_general(Dataset *dataset, Error *error)
+{
+    if (!folders_read(dataset->folder, dataset->lists, error)) return false;
+    for (int s = 0; s < SPLIT_COUNT; s++) {
+        SplitData *data = &dataset->splits[s];
+        const NameList *list = &dataset->lists[s];
+        int limit = dataset->options.limit;
+        data->n_names = limit > 0 && limit < list->count ? limit : list->count;
+        data->names = malloc(((size_t)list->count + 1) * sizeof *data->names);
+        data->kept = malloc(((size_t)list->count + 1) * sizeof *data->kept);
+        if (data->names == NULL || data->kept == NULL)
+            return fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
+        for (int i = 0; i < data->n_names; i++) data->names[i] = list->names[i];
+    }
+    return true;
+}
+
 /* Reads the lists that are needed and fills n_names and names of the splits. */
 static bool read_lists(Dataset *dataset, Error *error)
 {
@@ -113,7 +143,7 @@ static bool read_lists(Dataset *dataset, Error *error)
         struct stat status;
         bool read = stat(path, &status) == 0
             ? list_read(path, lists[i], error)
-            : fail(error, EXIT_USER, "the folder of a data set holds images/ and annotations/",
+            : fail(error, EXIT_USER, "the folder of a data set holds images/ and annotations/, or images/ and masks/",
                    "%s: no such file", path);
         free(path);
         if (!read) return false;
@@ -159,12 +189,29 @@ bool trimap_read(const char *path, int width, int height, Image *trimap, Error *
     return good;
 }
 
+/* Of the general layout. */
+static bool mask_read(const char *path, int width, int height, Image *mask, Error *error)
+{
+    if (!image_read(path, IMAGE_CLASSES, mask, error)) return false;
+    bool good = mask->channels == 1
+        || fail(error, EXIT_USER, "save masks as grey or palette PNG",
+                "%s: a mask has one value a pixel, this one %d", path, mask->channels);
+    if (good && (mask->width != width || mask->height != height))
+        good = fail(error, EXIT_USER, "", "%s: the mask is %d x %d, its picture %d x %d", path,
+                    mask->width, mask->height, width, height);
+    if (!good) image_close(mask);
+    return good;
+}
+
 bool sample_decode(const char *image_path, const char *trimap_path, int width, int height,
-                   bool outline_background, uint8_t *image, uint8_t *mask, Error *error)
+                   MaskRule rule, uint8_t *image, uint8_t *mask, Error *error)
 {
     Image picture, trimap;
     if (!image_read(image_path, IMAGE_RGB, &picture, error)) return false;
-    if (!trimap_read(trimap_path, picture.width, picture.height, &trimap, error)) {
+    bool read = rule == MASK_NOT_ZERO
+        ? mask_read(trimap_path, picture.width, picture.height, &trimap, error)
+        : trimap_read(trimap_path, picture.width, picture.height, &trimap, error);
+    if (!read) {
         image_close(&picture);
         return false;
     }
@@ -176,7 +223,9 @@ bool sample_decode(const char *image_path, const char *trimap_path, int width, i
     if (done) {
         image_to_planes(resized, width, height, image);
         for (size_t i = 0; i < count; i++)
-            mask[i] = outline_background ? mask[i] == TRIMAP_PET : mask[i] != TRIMAP_BACKGROUND;
+            mask[i] = rule == MASK_NOT_ZERO        ? mask[i] != 0
+                    : rule == MASK_TRIMAP_INSIDE ? mask[i] == TRIMAP_PET
+                                                 : mask[i] != TRIMAP_BACKGROUND;
     } else {
         fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to resize it", image_path);
     }
@@ -198,8 +247,10 @@ static bool decode_sample(void *context, int index, uint8_t *sample, Error *erro
     const Dataset *dataset = decoder->dataset;
     const DatasetOptions *options = &dataset->options;
     const char *name = decoder->split->names[index];
-    char *image_path = join(dataset->folder, "/images/", name, ".jpg");
-    char *trimap_path = join(dataset->folder, "/annotations/trimaps/", name, ".png");
+    char *image_path = image_path_of(dataset, name);
+    char *trimap_path = mask_path_of(dataset, name);
+    MaskRule rule = dataset->general              ? MASK_NOT_ZERO
+                  : options->outline_background ? MASK_TRIMAP_INSIDE : MASK_TRIMAP;
     struct stat status;
     bool good = true;
     if (image_path == NULL || trimap_path == NULL)
@@ -209,10 +260,11 @@ static bool decode_sample(void *context, int index, uint8_t *sample, Error *erro
             fail(error, EXIT_USER, "", "%s: a list names this picture; it is missing", image_path);
     else if (stat(trimap_path, &status) != 0)
         good =
-            fail(error, EXIT_USER, "", "%s: a list names this trimap; it is missing", trimap_path);
+            fail(error, EXIT_USER, "", "%s: a list names this %s; it is missing",
+                 trimap_path, dataset->general ? "mask" : "trimap");
     size_t plane = (size_t)options->width * (size_t)options->height;
     good = good && sample_decode(image_path, trimap_path, options->width, options->height,
-                                 options->outline_background, sample, sample + 3 * plane, error);
+                                 rule, sample, sample + 3 * plane, error);
     free(image_path);
     free(trimap_path);
     return good;
@@ -239,7 +291,7 @@ static uint64_t split_keys(const Dataset *dataset, SplitData *split)
     const DatasetOptions *options = &dataset->options;
     XXH64_state_t *key = XXH64_createState(), *cache_key = XXH64_createState();
     int32_t rule[4] = { RULE_VERSION, options->width, options->height,
-                        options->outline_background };
+                        options->outline_background + 2 * dataset->general };
     if (key == NULL || cache_key == NULL) abort();
     XXH64_reset(key, 0);
     XXH64_reset(cache_key, 0);
@@ -249,8 +301,8 @@ static uint64_t split_keys(const Dataset *dataset, SplitData *split)
         const char *name = split->names[i];
         XXH64_update(key, name, strlen(name) + 1);
         XXH64_update(cache_key, name, strlen(name) + 1);
-        char *image_path = join(dataset->folder, "/images/", name, ".jpg");
-        char *trimap_path = join(dataset->folder, "/annotations/trimaps/", name, ".png");
+        char *image_path = image_path_of(dataset, name);
+        char *trimap_path = mask_path_of(dataset, name);
         hash_file(key, cache_key, image_path);
         hash_file(key, cache_key, trimap_path);
         free(image_path);
@@ -321,7 +373,8 @@ Dataset *dataset_open(const char *folder, const DatasetOptions *options, Error *
     if (dataset->options.splits == 0) dataset->options.splits = SPLITS_ALL;
     if (options->cache_folder == NULL && !options->no_cache) own_folder = cache_folder();
     const char *cache = options->no_cache ? NULL : own_folder ? own_folder : options->cache_folder;
-    bool good = read_lists(dataset, error);
+    dataset->general = folders_are_general(folder);
+    bool good = dataset->general ? read_general(dataset, error) : read_lists(dataset, error);
     for (int s = 0; good && s < SPLIT_COUNT; s++)
         if (dataset->options.splits >> s & 1)
             good = open_split(dataset, &dataset->splits[s], cache, error);
@@ -338,6 +391,7 @@ void dataset_close(Dataset *dataset)
         cache_close(dataset->splits[s].cache);
         free(dataset->splits[s].names);
         free(dataset->splits[s].kept);
+        list_close(&dataset->lists[s]);
     }
     list_close(&dataset->trainval);
     list_close(&dataset->test);
@@ -387,12 +441,12 @@ bool dataset_load(Dataset *dataset, Split split, int i, const uint8_t **image, c
 
 char *dataset_image_path(const Dataset *dataset, Split split, int i)
 {
-    return join(dataset->folder, "/images/", dataset_name(dataset, split, i), ".jpg");
+    return image_path_of(dataset, dataset_name(dataset, split, i));
 }
 
 char *dataset_trimap_path(const Dataset *dataset, Split split, int i)
 {
-    return join(dataset->folder, "/annotations/trimaps/", dataset_name(dataset, split, i), ".png");
+    return mask_path_of(dataset, dataset_name(dataset, split, i));
 }
 
 uint64_t dataset_key(const Dataset *dataset, Split split)

@@ -348,10 +348,12 @@ static void say_start(Training *training)
                  count_text, training->tensors.image->dims[1], training->tensors.image->dims[2]);
     if (*plan->options)
         progress_say(progress, "made   segc %s", plan->options);
-    progress_say(progress, "data   %s: %d train, %d valid; the outline counts as %s",
-                 training->options->data, dataset_count(training->data, SPLIT_TRAIN),
-                 dataset_count(training->data, SPLIT_VALID),
-                 state->outline_background ? "background" : "pet");
+    const char *rule = folders_are_general(training->options->data) ? "masks count where they are not 0"
+                     : state->outline_background ? "the outline counts as background"
+                                                 : "the outline counts as pet";
+    progress_say(progress, "data   %s: %d train, %d valid; %s", training->options->data,
+                 dataset_count(training->data, SPLIT_TRAIN),
+                 dataset_count(training->data, SPLIT_VALID), rule);
     say_recipe(progress, state);
     progress_say(progress, "saves  %s/", training->folder);
     if (training->options->resume)

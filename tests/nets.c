@@ -73,9 +73,10 @@ bool read_losses(const char *path, double losses[STEPS])
 
 /* ---- networks without jumps ------------------------------------------------------------------ */
 
-enum { N_FILES = 5 };
+enum { N_FILES = 6 };
 static const char *const files[N_FILES] = {"unet.seg", "resnet34_unet.seg",
-                                           "resnet34_unet_paper.seg", "resnet34.seg", "blocks.seg"};
+                                           "resnet34_unet_paper.seg", "resnet34.seg", "blocks.seg",
+                                           "losses.seg"};
 
 bool write_smooth_models(char folder[SMOOTH_FOLDER])
 {

@@ -131,6 +131,7 @@ static void open_compilation(Compilation *c, const Case *test, const char *path,
         .arena = arena_open(), .path = path, .precision = precision ? precision + 1 : "fp32",
         .targets = strncmp(target, "host", 4) == 0 ? "host" : "cuda",
         .no_fuse = test->no_fuse, .winograd = test->winograd, .warp_groups = true,
+        .gemm = test->gemm,
         .input_gradients = !test->plain_inputs, .messages = messages,
     };
     c->defines = arena_alloc(c->arena, (size_t)(test->n_defines + 1) * sizeof *c->defines);

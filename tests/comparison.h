@@ -27,7 +27,7 @@ typedef struct {
     bool fused_only;           /* compare_case does not try "" */
     bool train_only;           /* it does not run evaluate and predict */
     int launch;                /* of those of each step; 0: what the device chooses */
-    bool winograd;             /* as in Compilation */
+    bool winograd, gemm;       /* as in Compilation */
     bool plain_inputs;         /* no gradients of inputs */
     int batch;
     uint64_t seed;             /* of all values and of dropout */

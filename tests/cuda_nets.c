@@ -34,12 +34,10 @@ static const Mode modes[] = {
     {"host-bf16", true, 0.15, 4e-2, 3, 1e-3, 2e-2},
 };
 enum { N_MODES = sizeof modes / sizeof *modes };
-/* Those that run without `all`: ResNet34-U-Net has 24 million parameters at any size of its pictures,
- * so only its one step beside the oracle's, in one precision. */
-static bool is_usual(const Mode *mode, const Net *net)
+/* Those that run without `all`. */
+static bool is_usual(const Net *net)
 {
-    return strcmp(net->name, "unet") == 0
-        || (strcmp(net->name, "resnet34_unet") == 0 && strcmp(mode->target, "cuda-bf16") == 0);
+    return strcmp(net->name, "unet") == 0 || strcmp(net->name, "resnet34_unet-narrow") == 0;
 }
 
 static int passed, failed;
@@ -54,9 +52,11 @@ static void judge(bool good, const char *target, const char *net, const char *wh
 
 /* ---- the tests ------------------------------------------------------------------------------ */
 
-/* ResNet's last maps have one pixel here, and batch norm over four values multiplies errors: rounding
- * in the oracle, as above, gives 7e-3 and 6e-2. */
-#define RESNET_FACTOR 2.5
+/* ResNet's last maps have one pixel here. Batch norm over the values of a few samples multiplies
+ * errors: with four, rounding in the oracle, as above, gives 7e-3 to 1.1e-2 and 6e-2 to 7e-2; with
+ * eight 2.6e-3 and 2e-2, as U-Net has. */
+#define FEW_SAMPLES 4
+#define FEW_SAMPLES_FACTOR 2.5
 
 static void test_oracle(const Net *net, const Mode *mode, bool train_only, Device *device,
                         const char *folder)
@@ -71,7 +71,8 @@ static void test_oracle(const Net *net, const Mode *mode, bool train_only, Devic
     if (mode->smooth || resnet)
         test.path = path;
     test.tolerance = mode->tolerance;
-    test.all_gradients = mode->all_gradients * (resnet ? RESNET_FACTOR : 1);
+    bool few = resnet && net->batch <= FEW_SAMPLES;
+    test.all_gradients = mode->all_gradients * (few ? FEW_SAMPLES_FACTOR : 1);
     test.train_only = train_only;
     test.fused_only = true;
     judge(compare_case(&test, device, &outcome), mode->target, net->name, outcome.problem);
@@ -107,9 +108,9 @@ static void test_losses(const Net *net, const Mode *mode, Device *device)
         plan_close(plan);
 }
 
-static bool is_wanted(const CudaCases *wanted, const Mode *mode, const Net *net)
+static bool is_wanted(const CudaCases *wanted, const Net *net)
 {
-    if (net->host_only || !(wanted->all || wanted->name || is_usual(mode, net)))
+    if (net->host_only || !(wanted->all || wanted->name || is_usual(net)))
         return false;
     return !wanted->name || strcmp(net->name, wanted->name) == 0;
 }
@@ -121,9 +122,9 @@ static void run_mode(const CudaCases *wanted, const Mode *mode, const char *fold
     int turn = 0;
     judge(device != NULL, mode->target, "device", error.text);
     for (int i = 0; i < n_nets && device; i++)
-        if (is_wanted(wanted, mode, &nets[i])
+        if (is_wanted(wanted, &nets[i])
             && (wanted->shards < 2 || turn++ % wanted->shards == wanted->shard)) {
-            bool large = strcmp(nets[i].path, "models/unet.seg") != 0 && !wanted->all;
+            bool large = !is_usual(&nets[i]) && !wanted->all;
             test_oracle(&nets[i], mode, large, device, folder);
             if (!large)
                 test_losses(&nets[i], mode, device);

@@ -1,7 +1,8 @@
 /* See cuda_cases.h. Every row of op_cases.c in float32, fused and unfused; in bf16, whose tensors
  * lie otherwise in memory, every row fused; in tf32, where only products differ, those with
  * products. Then the ways to launch a step: a kernel's other tiles must give what the first ones
- * give.
+ * give. Last, convolutions by `--gemm cublas`, in each precision: what leads to a product of
+ * matrices and away from it, and how its steps describe the product.
  */
 #include "cuda_cases.h"
 
@@ -111,6 +112,11 @@ static bool is_listed(const char *list, const char *name)
     return false;
 }
 
+static bool is_convolution(const OpRow *row)
+{
+    return strcmp(row->op, "conv") == 0 || strcmp(row->op, "conv_transpose") == 0;
+}
+
 /* Models of a row that are wanted. */
 static int count_models(const Running *running, const OpRow *row)
 {
@@ -175,9 +181,54 @@ static void run_all_launches(Running *running)
     for (int i = 0; i < n_op_rows; i++) {
         const char *op = op_rows[i].op;
         bool first = i == 0 || strcmp(op, op_rows[i - 1].op) != 0;
-        bool few = first && (strcmp(op, "conv") == 0 || strcmp(op, "conv_transpose") == 0);
+        bool few = first && is_convolution(&op_rows[i]);
         if ((few || (running->wanted->all && has_products(&op_rows[i]))) && is_mine(running))
             run_launches(running, i, 0);
+    }
+}
+
+/* ---- products by the vendor's library --------------------------------------------------------- */
+
+static int count_products(const Plan *plan, const char *name)
+{
+    const PlanTarget *target = plan_target(plan, name);
+    int count = 0;
+    for (int i = 0; i < target->n_programs; i++)
+        for (int j = 0; j < target->programs[i].n_steps; j++)
+            count += strcmp(target->kernels[target->programs[i].steps[j].kernel].name,
+                            PLAN_MATMUL) == 0;
+    return count;
+}
+
+/* A model of convolutions, all that can be by im2col and products. Gives the number of products. */
+static int run_products(Running *running, int row, int number)
+{
+    static Outcome outcome;
+    Case test = case_in_mode(row, number, running->mode, &outcome);
+    test.target = running->mode->target;
+    test.gemm = test.fused_only = true;
+    Plan *plan = case_plan(&test, &outcome);
+    int count = plan ? count_products(plan, test.target) : 0;
+    if (plan)
+        plan_close(plan);
+    if (count || !plan)
+        judge(running, plan && compare_case(&test, running->device, &outcome), row, number, &test,
+              &outcome);
+    return count;
+}
+
+/* Models with few channels have no products: of a row, the first that has some is enough. */
+static void run_all_products(Running *running)
+{
+    for (int row = 0; row < n_op_rows; row++) {
+        int count = 0;
+        if (!is_convolution(&op_rows[row]) || !is_mine(running))
+            continue;
+        for (int i = 0; i < op_rows[row].models && (count == 0 || running->wanted->all); i++)
+            count += run_products(running, row, i);
+        if (count)
+            printf("%s %s by --gemm cublas: %d products\n", running->mode->target,
+                   op_rows[row].op, count);
     }
 }
 
@@ -212,6 +263,8 @@ int cuda_ops(const CudaCases *wanted)
         if (!wanted->name) {
             print_count(&running); /* a launch that hangs shall not lose it */
             run_all_launches(&running);
+            print_count(&running);
+            run_all_products(&running);
         }
         device_close(running.device);
         printf("%s: %.1f s\n", modes[i].target, now() - start);

@@ -17,6 +17,8 @@ const Net nets[] = {
     {"resnet34_unet", "models/resnet34_unet.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false, true},
     {"resnet34_unet-odd", "models/resnet34_unet.seg", {{"size", "42"}, {"pool_padding", "0"}}, 3,
      1e-4, 5e-3, false, true},
+    {"resnet34_unet-narrow", "models/resnet34_unet.seg",
+     {{"width", "16"}, {"reduction", "4"}, {"size", "32"}}, 8, 1e-4, 5e-3, false, true},
     {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false,
      true},
 };

@@ -51,6 +51,11 @@ void cuda_driver_close(CudaDriver *);
 /* capability: 90 for 9.0. */
 bool nvrtc_open(Nvrtc *, int capability, int driver_version, Error *);
 void nvrtc_close(Nvrtc *);
+/* What kernels are built with for an architecture ("sm_90a"); the number of options. Lives as long
+ * as `room`. */
+enum { NVRTC_OPTIONS = 4, NVRTC_ARCHITECTURE = 64 };
+int nvrtc_options(const Nvrtc *, const char *architecture, char room[NVRTC_ARCHITECTURE],
+                  const char *options[NVRTC_OPTIONS]);
 
 /* ---- device_cuda_memory.c -------------------------------------------------------------------- */
 

@@ -13,11 +13,11 @@
 
 #include "device_cuda.h"
 
-enum { MAX_OPTIONS = 5, QUOTED_LINES = 3, SHARED_BY_DEFAULT = 48 << 10 };
+enum { MAX_OPTIONS = NVRTC_OPTIONS + 1, QUOTED_LINES = 3, SHARED_BY_DEFAULT = 48 << 10 };
 
 typedef struct {
     CudaDevice *cuda;
-    char architecture[48];
+    char architecture[NVRTC_ARCHITECTURE];
     const char *options[MAX_OPTIONS]; int n_options;
     char tool[256];
     KernelBuild kernels;
@@ -271,13 +271,8 @@ void cuda_unload(Device *device, DeviceKernels *opaque)
 static void choose_options(Build *build)
 {
     const Nvrtc *nvrtc = &build->cuda->nvrtc;
-    snprintf(build->architecture, sizeof build->architecture, "--gpu-architecture=%s",
-             nvrtc->architecture);
-    build->options[build->n_options++] = build->architecture;
-    build->options[build->n_options++] = "--std=c++17";
-    build->options[build->n_options++] = "--device-as-default-execution-space";
-    if (nvrtc->major * 100 + nvrtc->minor >= 1204)
-        build->options[build->n_options++] = "--minimal"; /* no textures and the like: faster */
+    build->n_options = nvrtc_options(nvrtc, nvrtc->architecture, build->architecture,
+                                     build->options);
     if (build->cuda->debug > 0)
         build->options[build->n_options++] = "--generate-line-info"; /* for compute-sanitizer */
     int length = snprintf(build->tool, sizeof build->tool, "NVRTC %d.%d", nvrtc->major,

@@ -226,6 +226,19 @@ bool nvrtc_open(Nvrtc *nvrtc, int capability, int driver_version, Error *error)
     return false;
 }
 
+int nvrtc_options(const Nvrtc *nvrtc, const char *architecture, char room[NVRTC_ARCHITECTURE],
+                  const char *options[NVRTC_OPTIONS])
+{
+    int n = 0;
+    snprintf(room, NVRTC_ARCHITECTURE, "--gpu-architecture=%s", architecture);
+    options[n++] = room;
+    options[n++] = "--std=c++17";
+    options[n++] = "--device-as-default-execution-space";
+    if (nvrtc->major * 100 + nvrtc->minor >= 1204)
+        options[n++] = "--minimal";               /* no textures and the like: faster */
+    return n;
+}
+
 void nvrtc_close(Nvrtc *nvrtc)
 {
     if (nvrtc->library)

@@ -142,16 +142,16 @@ static void set_key(const KernelTable *table, Job *job)
 static char *compile_text(const Nvrtc *nvrtc, const char *architecture, const char *text,
                           const char *name, bool *built)
 {
-    char option[48], *log = NULL;
-    const char *options[] = {option, "--std=c++17", "--device-as-default-execution-space",
-                             "--ptxas-options=-v"};
+    char room[NVRTC_ARCHITECTURE], *log = NULL;
+    const char *options[NVRTC_OPTIONS + 1];
+    int n_options = nvrtc_options(nvrtc, architecture, room, options);
     size_t size = 0;
     nvrtcProgram program = NULL;
     *built = false;
-    snprintf(option, sizeof option, "--gpu-architecture=%s", architecture);
+    options[n_options++] = "--ptxas-options=-v";
     if (nvrtc->nvrtcCreateProgram(&program, text, name, 0, NULL, NULL) != NVRTC_SUCCESS)
         return NULL;
-    *built = nvrtc->nvrtcCompileProgram(program, 4, options) == NVRTC_SUCCESS;
+    *built = nvrtc->nvrtcCompileProgram(program, n_options, options) == NVRTC_SUCCESS;
     if (nvrtc->nvrtcGetProgramLogSize(program, &size) == NVRTC_SUCCESS)
         log = calloc(1, size + 1);
     if (log)

@@ -14,6 +14,7 @@
 #define DEVICE static inline
 #define DEVICE_MEMBER inline
 #define UNROLL
+#define ROLLED
 
 /* The functions of <math.h> that kernels may call. C++'s own header is slow to read. */
 extern "C" {

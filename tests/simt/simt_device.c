@@ -18,7 +18,6 @@ typedef struct {
     Device base;
     SimtBuilder builder;
     Simt *simt;
-    int candidate;
     Upload uploads[MAX_UPLOADS]; int n_uploads;   /* since the last run */
     SimtMemory *activations;   /* of that run */
 } SimtDevice;
@@ -30,9 +29,9 @@ struct DeviceKernels {
     int *unit_of;              /* by kernel; -1: not built */
 };
 
-static const PlanLaunch *chosen_launch(const SimtDevice *simt, const PlanStep *step)
+static const PlanLaunch *chosen_launch(const PlanStep *step)
 {
-    return step->n_launches ? &step->launches[simt->candidate % step->n_launches] : NULL;
+    return step->n_launches ? &step->launches[0] : NULL;
 }
 
 /* ---- kernels --------------------------------------------------------------------------------- */
@@ -73,7 +72,7 @@ static DeviceKernels *build(Device *device, const PlanTarget *target, const bool
     for (int i = 0; i < target->n_programs; i++)
         for (int j = 0; j < target->programs[i].n_steps; j++) {
             const PlanStep *step = &target->programs[i].steps[j];
-            const PlanLaunch *launch = chosen_launch(simt, step);
+            const PlanLaunch *launch = chosen_launch(step);
             if (needed[step->kernel] && launch)
                 need_kernel(kernels, target, launch->kernel);
         }
@@ -240,7 +239,7 @@ static bool run_matmul(SimtDevice *simt, const DeviceStep *step, int64_t batch, 
 static bool run_step(SimtDevice *simt, const DeviceRun *work, const DeviceStep *step, Error *error)
 {
     const PlanStep *plan = step->plan;
-    const PlanLaunch *launch = chosen_launch(simt, plan);
+    const PlanLaunch *launch = chosen_launch(plan);
     SimtBuffer buffers[MAX_BUFFERS];
     static _Thread_local char report[8192];
     if (!launch)
@@ -299,7 +298,7 @@ static void close_simt(Device *device)
     free(simt);
 }
 
-Device *simt_device_open(const char *target, int candidate, Error *error)
+Device *simt_device_open(const char *target, Error *error)
 {
     SimtDevice *simt = calloc(1, sizeof *simt);
     int threads = system_processors();
@@ -311,7 +310,6 @@ Device *simt_device_open(const char *target, int candidate, Error *error)
         .upload = upload, .download = download, .run = run, .synchronise = synchronise,
     };
     snprintf(simt->base.description, sizeof simt->base.description, "emulated %s", target);
-    simt->candidate = candidate;
     if (!simt_builder_open(&simt->builder, error)) {
         free(simt);
         return NULL;

@@ -50,9 +50,8 @@ char *simt_text(const char *precision, const char *template, const char *body);
 
 /* ---- simt_device.c ---------------------------------------------------------------------------- */
 
-/* A device for a target such as "cuda-bf16", that runs each step by its launch `candidate` (modulo
- * how many it has). */
-Device *simt_device_open(const char *target, int candidate, Error *);
+/* A device for a target such as "cuda-bf16". Of several launches a step runs the first. */
+Device *simt_device_open(const char *target, Error *);
 
 /* ---- simt_try.c -------------------------------------------------------------------------------- */
 

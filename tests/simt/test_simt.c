@@ -413,7 +413,7 @@ static bool run_device(DeviceTest *test, const float *x, float *y, Error *error)
 static void check_device(void)
 {
     Error error = {0};
-    Device *device = simt_device_open("cuda-fp32", 0, &error);
+    Device *device = simt_device_open("cuda-fp32", &error);
     char *text = simt_text("fp32", NULL, add_text);
     PlanKernel kernel = {.name = (char *)"add", .header = (char *)"", .body = text};
     PlanLaunch launch = {.threads = 32, .blocks = 1, .blocks_per_sample = 1};

@@ -66,7 +66,7 @@ int main(int argc, char **argv)
         Error error = {0};
         if (argc > 1 && strcmp(modes[m].target, argv[1]) != 0)
             continue;
-        Device *device = simt_device_open(modes[m].target, 0, &error);
+        Device *device = simt_device_open(modes[m].target, &error);
         if (!device) {
             printf("FAIL no device: %s\n", error.text);
             failed++;

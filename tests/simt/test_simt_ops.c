@@ -11,7 +11,7 @@
 
 static Device *open_device(const char *target, Error *error)
 {
-    return simt_device_open(target, 0, error);
+    return simt_device_open(target, error);
 }
 
 int main(int argc, char **argv)

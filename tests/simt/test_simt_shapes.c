@@ -168,7 +168,7 @@ int main(int argc, char **argv)
         Error error = {0};
         if (argc > 1 && strcmp(precisions[t], argv[1]) != 0)
             continue;
-        Device *device = simt_device_open(precisions[t], 0, &error);
+        Device *device = simt_device_open(precisions[t], &error);
         if (!device) {
             printf("FAIL no device: %s\n", error.text);
             failed++;

@@ -2,7 +2,7 @@
  * transposed convolution or an input gradient. A thread gathers, so that nothing is added twice at
  * the same time.
  *
- * own buffers: columns [N][H][W][taps][Kpad] of elements    own scalars: none    own shared bytes: 0
+ * own buffers: columns [N][H][W][taps][Kpad] of elements   own scalars: none   own shared bytes: 0
  * sizes: C H W of the operand; K P Q of the result; parts a sample; pixels of the result a part;
  * channel blocks a thread block; kernel stride padding dilation */
 enum {

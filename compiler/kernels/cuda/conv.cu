@@ -115,7 +115,7 @@ DEVICE int count_taps(const Arguments *a, int phase, int end)
     int phases = a->sizes[SIZE_PHASES], n = 0;
     if (phases == 1)
         return end;
-    for (int k = 0; k < end; k++)
+    ROLLED for (int k = 0; k < end; k++)
         n += (phase + a->sizes[SIZE_SHIFT] + a->sizes[SIZE_SPREAD] * k) % phases == 0;
     return n;
 }
@@ -194,7 +194,7 @@ DEVICE void list_places(const Arguments *a, const Block *block)
     int kernel = s[SIZE_KERNEL], channels = s[SIZE_C];
     if (thread_index() == 0)
         put_tap(block, 0, 0, 0, 0, 0);
-    for (int i = thread_index(); i < s[SIZE_STEPS] * STEP_CHANNELS; i += THREADS) {
+    ROLLED for (int i = thread_index(); i < s[SIZE_STEPS] * STEP_CHANNELS; i += THREADS) {
         int tap = i / channels, row, column, at = -1;
         if (tap < kernel * kernel
             && tap_place(a, block, tap / kernel, tap % kernel, &row, &column))
@@ -212,7 +212,7 @@ DEVICE void read_floats(const Arguments *a, const Block *block)
     int left = block->column * s[SIZE_STEP] + s[SIZE_ORIGIN];
     int columns = x_columns(a);
     int places = ((ROWS - 1) * s[SIZE_STEP] + s[SIZE_REACH]) * columns;
-    for (int place = thread_index(); place < places; place += THREADS) {
+    ROLLED for (int place = thread_index(); place < places; place += THREADS) {
         int h = top + place / columns, w = left + place % columns;
         v8 value = splat8(0);
         if (h >= 0 && h < s[SIZE_H] && w >= 0 && w < s[SIZE_W])
@@ -252,7 +252,7 @@ DEVICE void list_places(const Arguments *a, const Block *block)
     int kernel = s[SIZE_KERNEL], step = s[SIZE_STEP];
     int rows_each = block->plane_rows, columns_each = block->plane_columns;
     int columns = count_taps(a, block->column_phase, kernel);
-    for (int k = thread_index(); k < kernel * kernel; k += THREADS) {
+    ROLLED for (int k = thread_index(); k < kernel * kernel; k += THREADS) {
         int row, column;
         if (!tap_place(a, block, k / kernel, k % kernel, &row, &column))
             continue;
@@ -268,7 +268,7 @@ DEVICE void list_places(const Arguments *a, const Block *block)
         int place = (plane * rows_each + row / step) * columns_each + column / step;
         put_tap(block, n, (unsigned)place * 16, k, s[SIZE_ORIGIN], s[SIZE_ORIGIN]);
     }
-    for (int i = thread_index(); i < block->places; i += THREADS) {
+    ROLLED for (int i = thread_index(); i < block->places; i += THREADS) {
         int column = i % columns_each, row = i / columns_each % rows_each;
         int plane = i / columns_each / rows_each;
         row = row * step + plane / block->planes;
@@ -386,15 +386,6 @@ DEVICE void put_units(const Arguments *a, const Block *block, Slice *slice,
     slice->next += UNITS * THREADS;
 }
 
-DEVICE void read_slice(const Arguments *a, const Block *block, Slice *slice)
-{
-    while (slice->next < slice->end) {
-        Unit units[UNITS];
-        fetch_units(a, block, slice, units);
-        put_units(a, block, slice, units);
-    }
-}
-
 /* ---- products -------------------------------------------------------------------------------- */
 
 /* What a thread multiplies: bytes from the beginning of a slab, and of a patch from the place that
@@ -427,7 +418,7 @@ DEVICE Operands operands_of_thread(const Block *block)
  * j = lane % 4, of 16: sums[m][n] are of pixel i + n % 2 * 8 and channels n / 2 * 16 + 4 j. */
 DEVICE void multiply(Share *share, const Operands *at)
 {
-    UNROLL for (int c = 0; c < WARP_STEPS * 8; c += 4) {
+    ROLLED for (int c = 0; c < WARP_STEPS * 8; c += 4) {
         word4 x[M_TILES][2];
         UNROLL for (int m = 0; m < 2 * M_TILES; m++)
             x[m / 2][m % 2] = load_shared<word4>(
@@ -506,7 +497,23 @@ DEVICE void advance(Cursor *cursor, int taps)
     }
 }
 
-/* The block's sums of products, divided over its warps. */
+/* Reads a slice, and multiplies meanwhile. In one loop, though only the first turn multiplies: what
+ * read_x has become is then in the kernel once. */
+DEVICE void read_slice(const Arguments *a, const Block *block, Slice *slice, bool multiplies,
+                       Share *share, const Operands *operands)
+{
+    do {
+        Unit units[UNITS];
+        fetch_units(a, block, slice, units);
+        if (multiplies)
+            multiply(share, operands);
+        multiplies = false;
+        put_units(a, block, slice, units);
+    } while (slice->next < slice->end);
+}
+
+/* The block's sums of products, divided over its warps. The first turn, before any chunk, only
+ * reads. */
 DEVICE void convolve(const Arguments *a, const Block *block, Share *share)
 {
     const int *s = a->sizes;
@@ -518,17 +525,29 @@ DEVICE void convolve(const Arguments *a, const Block *block, Share *share)
     UNROLL for (int i = 0; i < THREAD_PIECES; i++)
         from[i] = piece_from(a, block, i * THREADS + thread_index());
 
-    Cursor now = { 0, 0 }, copied = { 0, 0 };
+    Cursor now = { 0, 0 }, next = now, copied = now;
     int stage = 0;
-    for (int i = 0; i < STAGES - 1; i++) {
+    ROLLED for (int i = 0; i < STAGES - 1; i++) {
         if (copied.chunk < chunks)
             copy_slab(a, block, from, copied, (unsigned)i * SLAB);
         copy_commit();
         advance(&copied, block->taps);
     }
-    Slice all = slice_of(a, block, now, 0, units, patch);
-    read_slice(a, block, &all);
-    while (now.chunk < chunks) {
+    Slice more = slice_of(a, block, now, 0, units, patch);
+    Operands operands = first_operands;
+    for (bool multiplies = false;; multiplies = true) {
+        read_slice(a, block, &more, multiplies, share, &operands);
+        if (multiplies) {
+#ifdef WARP_GROUPS
+            group_wait();
+#endif
+            if (s[SIZE_TAPWISE] || next.tap == 0)
+                patch = PATCHES + (PATCHES + patch_bytes - patch);
+            stage = stage + 1 == STAGES ? 0 : stage + 1;
+            now = next;
+        }
+        if (now.chunk == chunks)
+            return;
         copy_wait<STAGES - 2>();
 #ifdef WARP_GROUPS
         group_fence_shared();
@@ -539,29 +558,15 @@ DEVICE void convolve(const Arguments *a, const Block *block, Share *share)
         copy_commit();
         advance(&copied, block->taps);
 
-        Cursor next = now;
         advance(&next, block->taps);
-        unsigned other = PATCHES + (PATCHES + patch_bytes - patch);
         Cursor wanted = { s[SIZE_TAPWISE] ? next.tap : 0,
                           s[SIZE_TAPWISE] ? next.chunk : now.chunk + 1 };
         int first = s[SIZE_TAPWISE] ? 0 : now.tap * slice;
         int end = wanted.chunk < chunks ? least(first + slice, units) : first;
-        Slice more = slice_of(a, block, wanted, first, end, other);
-        Unit units_on_way[UNITS];
-        fetch_units(a, block, &more, units_on_way);
-        Operands operands = first_operands;
+        more = slice_of(a, block, wanted, first, end, PATCHES + (PATCHES + patch_bytes - patch));
+        operands = first_operands;
         operands.x += patch + load_tap(block, now.tap).place;
         operands.weights += (unsigned)stage * SLAB;
-        multiply(share, &operands);
-        put_units(a, block, &more, units_on_way);
-        read_slice(a, block, &more);
-#ifdef WARP_GROUPS
-        group_wait();
-#endif
-        if (s[SIZE_TAPWISE] || next.tap == 0)
-            patch = other;
-        stage = stage + 1 == STAGES ? 0 : stage + 1;
-        now = next;
     }
 }
 
@@ -655,6 +660,6 @@ ENTRY
     put_share(&share);
     barrier();
     int end = least(ROWS, s[SIZE_PART_ROWS] * s[SIZE_PART_HEIGHT] - block.row);
-    for (int first = 0; first < end; first += s[SIZE_PART_HEIGHT])
+    ROLLED for (int first = 0; first < end; first += s[SIZE_PART_HEIGHT])
         write_part(a, &block, first);
 }

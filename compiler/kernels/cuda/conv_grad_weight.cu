@@ -176,7 +176,7 @@ DEVICE unsigned patch_bytes(const Arguments *)
 
 DEVICE void list_pixels(const Arguments *)
 {
-    for (int i = thread_index(); i < X_LOADS * X_SLOTS; i += THREADS) {
+    ROLLED for (int i = thread_index(); i < X_LOADS * X_SLOTS; i += THREADS) {
         int row = i / PATCH_COLUMNS, column = i % PATCH_COLUMNS;
         word2 pixel = { (unsigned)(row << 16 | column),
                         (unsigned)(patch_place(row, column) * X_PIXEL * ELEMENT) };
@@ -223,7 +223,7 @@ DEVICE unsigned patch_bytes(const Arguments *a)
 DEVICE void list_pixels(const Arguments *a)
 {
     int line = patch_length(a, TILE_Q);
-    for (int i = thread_index(); i < X_LOADS * X_SLOTS; i += THREADS) {
+    ROLLED for (int i = thread_index(); i < X_LOADS * X_SLOTS; i += THREADS) {
         word2 pixel = { (unsigned)(i / line << 16 | i % line), 4 * (unsigned)i };
         store_shared(LIST_AT + 8 * (unsigned)i, pixel);
     }
@@ -488,7 +488,7 @@ DEVICE word2 load_right(const Lane &lane, unsigned x, int first, int pixel, int 
 
 DEVICE void multiply_slice(Sums sums, const Lane &lane, unsigned dy, unsigned x, int first)
 {
-    UNROLL for (int pixel = 0; pixel < SLICE; pixel++) {
+    ROLLED for (int pixel = 0; pixel < SLICE; pixel++) {
         unsigned left[2 * K_BLOCKS];
         load_rows(left, dy + lane.dy + (unsigned)((first + pixel) * DY_PIXEL * 4));
         UNROLL for (int tap = 0; tap < TAPS; tap++) {
@@ -610,7 +610,7 @@ DEVICE void write_rows(const Arguments *a, const Task &task, const Sums sums, in
                              sums[tap][j][m][i]);
             }
     barrier();
-    for (int i = thread_index(); i < RESULT_ROWS * RESULT_ROW; i += THREADS) {
+    ROLLED for (int i = thread_index(); i < RESULT_ROWS * RESULT_ROW; i += THREADS) {
         int row = i / RESULT_ROW, column = i % RESULT_ROW, tap = column % TAPS;
         int k = task.k + row / 16 * WARP_K + row_channel(m, row / 8 % 2, row % 8);
         int c = task.c + column / TAPS, tap_row = task.tap_row + tap / TAP_COLUMNS;
@@ -693,12 +693,12 @@ ENTRY
     barrier();
     Step step = { DY_AT, DY_AT + DY_BYTES, X_AT, X_AT + x_bytes, CORNERS_AT, false, false };
     /* The first step, before the block's first tile, only loads. */
-    for (int tile = task_of_block(s).split - splits; tile < tiles; tile += splits) {
+    ROLLED for (int tile = task_of_block(s).split - splits; tile < tiles; tile += splits) {
         step.loads = tile + splits < tiles;
         step.multiplies = tile >= 0;
-        for (int turn = 0; turn < X_TURNS; turn++)
+        ROLLED for (int turn = 0; turn < X_TURNS; turn++)
             turn_x(a, step, lane, sums, turn);
-        for (int turn = 0; turn < DY_TURNS; turn++)
+        ROLLED for (int turn = 0; turn < DY_TURNS; turn++)
             turn_dy(a, step, lane, sums, turn);
         unsigned next = 2 * CORNERS_AT + 32 - step.corners;
         if (thread_index() == 0)

@@ -1,11 +1,11 @@
-/* Where a convolution's weights lie when they are packed, and how they are stored: for conv_pack.cu,
- * and for adam.cu, which packs new weights in the same pass.
+/* Where a convolution's weights lie when they are packed, and how they are stored: for
+ * conv_pack.cu, and for adam.cu, which packs new weights in the same pass.
  *
- * For each 16 result channels, for each tap (or for all of them together, where x has few channels),
- * for each STEP_CHANNELS channels of x there is a unit of 512 bytes, zeros where there are no
- * channels. A unit is four matrices of 8 rows of 16 bytes, (result channels 0-7, first half of the
- * channels of x), (0-7, second half), (8-15, first), (8-15, second), a row a result channel; for
- * plain products it is [channel of x][result channel].
+ * For each 16 result channels, for each tap (or for all of them together, where x has few
+ * channels), for each STEP_CHANNELS channels of x there is a unit of 512 bytes, zeros where there
+ * are no channels. A unit is four matrices of 8 rows of 16 bytes, (result channels 0-7, first half
+ * of the channels of x), (0-7, second half), (8-15, first), (8-15, second), a row a result channel;
+ * for plain products it is [channel of x][result channel].
  */
 enum {
 #ifdef PRECISION_BF16

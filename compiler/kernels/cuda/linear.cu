@@ -7,6 +7,9 @@
  * sizes: the standard ones; K 1 1 is the result, PARTS and PIXELS are 1
  * shared memory: THREADS * 32 + THREADS * 32 * sums
  */
+#undef LEAST_BLOCKS
+#define LEAST_BLOCKS 1
+
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
 };

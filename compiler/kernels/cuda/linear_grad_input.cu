@@ -6,6 +6,9 @@
  * sizes: the standard ones; C 1 1 is dy, K P Q the result
  * shared memory: THREADS * 32, also for the sums
  */
+#undef LEAST_BLOCKS
+#define LEAST_BLOCKS 1
+
 enum {
     SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_PIXELS, SIZE_LANES,
 };

@@ -40,7 +40,12 @@ struct m8 { bool lane[8]; };                              /* a mask */
 #define EACH_LANE UNROLL for (int i = 0; i < 8; i++)
 DEVICE v8 splat8(float x) { v8 y; EACH_LANE y.lane[i] = x; return y; }
 #define VECTOR_OPERATOR(OP) \
-    DEVICE v8 operator OP(v8 a, v8 b) { v8 y; EACH_LANE y.lane[i] = a.lane[i] OP b.lane[i]; return y; } \
+    DEVICE v8 operator OP(v8 a, v8 b) \
+    { \
+        v8 y; \
+        EACH_LANE y.lane[i] = a.lane[i] OP b.lane[i]; \
+        return y; \
+    } \
     DEVICE v8 operator OP(float a, v8 b) { return splat8(a) OP b; } \
     DEVICE v8 operator OP(v8 a, float b) { return a OP splat8(b); }
 VECTOR_OPERATOR(+)
@@ -237,7 +242,12 @@ template <int WORDS> struct Fetch {
 /* ---- functions of expressions ---------------------------------------------------------------- */
 
 #define LANE_FUNCTION(NAME, EXPRESSION) \
-    DEVICE v8 NAME(v8 a) { v8 y; EACH_LANE { float x = a.lane[i]; y.lane[i] = EXPRESSION; } return y; }
+    DEVICE v8 NAME(v8 a) \
+    { \
+        v8 y; \
+        EACH_LANE { float x = a.lane[i]; y.lane[i] = EXPRESSION; } \
+        return y; \
+    }
 LANE_FUNCTION(abs8, fabsf(x))
 LANE_FUNCTION(exp8, expf(x))
 LANE_FUNCTION(log8, logf(x))

@@ -1,7 +1,7 @@
 /* The few things that CUDA kernels ask of the machine: who a thread is, memory, barriers, shuffles,
  * asynchronous copies and products of small matrices. Kernels touch memory through these functions
- * only. They have two bodies: the ones here, for a GPU, and those of tests/simt/, which run a block's
- * threads on the host and check every access.
+ * only. They have two bodies: the ones here, for a GPU, and those of tests/simt/, which run a
+ * block's threads on the host and check every access.
  *
  * Shared memory is one array a block, addressed by bytes from 0. Addresses must be multiples of the
  * size of what is read or written there.
@@ -27,9 +27,12 @@ typedef unsigned long long uint64_t;
 #pragma nv_diag_suppress 177 /* functions that a kernel does not call */
 #define DEVICE_MEMBER __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+/* Before loops that take little of a kernel's time: the compiler would unroll them, and spend most
+ * of its own time there. */
+#define ROLLED _Pragma("unroll 1")
 /* A kernel's head: THREADS a block; `arguments` lies in constant memory. A template may define anew
- * how many blocks must fit a processor together: 0 leaves it to the compiler, which may rather spill
- * a few registers than have a block less. */
+ * how many blocks must fit a processor together: 0 leaves it to the compiler, which may rather
+ * spill a few registers than have a block less. */
 #define LEAST_BLOCKS 0
 #define ENTRY \
     extern "C" __global__ void __launch_bounds__(THREADS, LEAST_BLOCKS) \
@@ -64,7 +67,10 @@ DEVICE void load_fixed4(const float *at, float out[4])
     out[3] = four.w;
 }
 template <class T> DEVICE T load_shared(unsigned at) { return *(const T *)(shared_bytes + at); }
-template <class T> DEVICE void store_shared(unsigned at, T value) { *(T *)(shared_bytes + at) = value; }
+template <class T> DEVICE void store_shared(unsigned at, T value)
+{
+    *(T *)(shared_bytes + at) = value;
+}
 
 DEVICE unsigned shared_address(unsigned at)
 {

@@ -40,7 +40,7 @@ DEVICE void finish_block(const Arguments *a, int n, int part, int cb, int blocks
     if (ACCUMULATORS == 0)
         return;
     int thread = thread_index();
-    for (int half = THREADS / 2; half >= lanes; half /= 2) {
+    ROLLED for (int half = THREADS / 2; half >= lanes; half /= 2) {
         barrier();
         if (thread >= half && thread < 2 * half)
             for (int k = 0; k < ACCUMULATORS; k++)

@@ -1,8 +1,8 @@
 /* The pipeline: one table of passes, one loop that runs, verifies, times and dumps them.
  *
  * What comes in: a Compilation (path, options). What goes out: a Plan with the programs train,
- * evaluate and predict for each target, or NULL after user errors, or when --stop-after ended it; then
- * the graphs were printed on stdout.
+ * evaluate and predict for each target, or NULL after user errors, or when --stop-after ended it;
+ * then the graphs were printed on stdout.
  */
 #include "seg.h"
 

@@ -272,7 +272,8 @@ void bug(const char *format, ...)
     va_start(list, format);
     fputs("segc: internal error: ", stderr);
     vfprintf(stderr, format, list);
-    fputs("\nThis is a mistake in segc, not in the model. Please report it with the model.\n", stderr);
+    fputs("\nThis is a mistake in segc, not in the model. Please report it with the model.\n",
+          stderr);
     va_end(list);
     abort();
 }

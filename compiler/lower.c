@@ -22,7 +22,7 @@ const Target targets[] = {
 };
 const int n_targets = sizeof targets / sizeof *targets;
 
-/* ---- what is said of a group ------------------------------------------------------------------ */
+/* ---- what is said of a group ----------------------------------------------------------------- */
 
 bool is_conv(const Node *anchor)
 {
@@ -146,7 +146,8 @@ int add_kernel(Lowering *l, const char *stem, const char *front, const char *tem
 PlanStep *add_step(Lowering *l, int kernel, const Group *group)
 {
     PlanProgram *program = l->program;
-    program->steps = lower_append(l->graph->arena, program->steps, &program->n_steps, sizeof(PlanStep));
+    program->steps = lower_append(l->graph->arena, program->steps, &program->n_steps,
+                                  sizeof(PlanStep));
     PlanStep *step = &program->steps[program->n_steps - 1];
     step->kernel = kernel;
     step->group = group ? group->id : -1;

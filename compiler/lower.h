@@ -36,7 +36,8 @@ void *copied(Lowering *, const void *data, size_t bytes);
 
 bool is_conv(const Node *anchor);
 ConvShape conv_shape(const Node *anchor);
-char *label_of(Lowering *, const Group *, const char *what); /* "conv encoder.1.0 64->128 @128x128" */
+/* "conv encoder.1.0 64->128 @128x128" */
+char *label_of(Lowering *, const Group *, const char *what);
 /* Of a sample, where the group has anything of a sample. */
 double group_flops(const Group *);
 /* The graph lines that a group implements. */
@@ -48,7 +49,7 @@ int partial_rows(const Node *reduction);
 int group_reductions(const Group *, Node *const **list);
 PlanBuffer temporary_buffer(const Temporary *);
 
-/* ---- lower_call.c: which template, and what is its own ---------------------------------------- */
+/* ---- lower_call.c: which template, and what is its own --------------------------------------- */
 
 enum { MAX_OWN_SIZES = 48, MAX_OWN_SCALARS = 8, MAX_OWN_BUFFERS = 24 };
 

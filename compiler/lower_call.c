@@ -173,7 +173,7 @@ void fill_call_step(Lowering *l, PlanStep *step, const Emission *e)
     *(batched ? &step->flops_per_sample : &step->flops) = group_flops(group);
 }
 
-/* ---- finishing a reduction -------------------------------------------------------------------- */
+/* ---- finishing a reduction ------------------------------------------------------------------- */
 
 void describe_finish(const Graph *graph, const Node *reduction, int64_t parts,
                      PlanBuffer partials, Call *call)

@@ -163,7 +163,7 @@ PlanStep *add_plain(Lowering *l, const Call *call, const CudaLaunch *launch)
     return step;
 }
 
-/* ---- small operators, one behind the other ---------------------------------------------------- */
+/* ---- small operators, one behind the other --------------------------------------------------- */
 
 /* Functions of one kernel: at most one that adds up partial sums, then small operators, each of
  * which computes a channel from what the same thread has stored for that channel before. */

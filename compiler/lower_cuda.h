@@ -17,13 +17,13 @@ PlanStep *add_plain(Lowering *, const Call *, const CudaLaunch *);
 /* Template, sizes and launches of a contraction of the conv family. */
 void describe_conv_cuda(const Graph *, const Node *anchor, ConvCudaLowering *);
 
-/* ---- lower_update_cuda.c: what follows the gradients ------------------------------------------- */
+/* ---- lower_update_cuda.c: what follows the gradients ----------------------------------------- */
 
 /* Whether the optimiser writes this group's packed weights, so that they are packed only once. */
 bool update_packs(const Graph *, const Group *);
 void lower_update_cuda(Lowering *);
 
-/* ---- lower_matmul.c: --gemm cublas ------------------------------------------------------------ */
+/* ---- lower_matmul.c: --gemm cublas ----------------------------------------------------------- */
 
 /* Whether a contraction is lowered to columns and a product of matrices. */
 bool is_matmul(const Graph *, const Group *);

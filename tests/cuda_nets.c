@@ -52,7 +52,7 @@ static void judge(bool good, const char *target, const char *net, const char *wh
 
 /* ---- the tests ------------------------------------------------------------------------------ */
 
-/* ResNet's last maps have one pixel here, and batch norm over the values of a few samples multiplies
+/* ResNet's last maps have one pixel here, and batch norm over the values of few samples multiplies
  * errors: with four, rounding in the oracle, as above, gives 7e-3 to 1.1e-2 and 6e-2 to 7e-2; with
  * eight 2.6e-3 and 2e-2, as U-Net has. */
 enum { DEEP_BATCH = 8 };

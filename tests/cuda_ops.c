@@ -187,10 +187,10 @@ static void run_all_launches(Running *running)
     }
 }
 
-/* ---- products by the vendor's library --------------------------------------------------------- */
+/* ---- products by the vendor's library -------------------------------------------------------- */
 
-/* How the products of a training step are given: neither operand transposed (transposed convolution,
- * gradient of the input), the second (forward), the first (gradient of the weight). */
+/* How the products of a training step are given: neither operand transposed (transposed
+ * convolution, gradient of the input), the second (forward), the first (gradient of the weight). */
 enum { PLAIN = 1, SECOND = 2, FIRST = 4, ALL_KINDS = PLAIN | SECOND | FIRST };
 
 static int kinds_of_products(const Plan *plan, const char *name)

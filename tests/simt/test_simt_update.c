@@ -8,7 +8,7 @@
 int main(void)
 {
     Error error = { 0 };
-    Device *device = simt_device_open("cuda-fp32", 0, &error);
+    Device *device = simt_device_open("cuda-fp32", &error);
     if (!device) {
         printf("%s\n0 passed, 1 failed\n", error.text);
         return 1;

@@ -3,8 +3,8 @@
 #   make            both programs               make check    all tests
 #   make deps       missing Debian packages     make bless    rewrites the goldens: review the diff
 #   make demo       trains a small U-Net        make codediff AGAINST=REF: emitted source, then and now
-#   make bench      times the networks here     make clean
-#   make install PREFIX=/usr/local DESTDIR=
+#   make bench      times the networks here     make fuzz       every reader, a minute each (clang)
+#   make install PREFIX=/usr/local DESTDIR=     make clean
 #   make library    libsegrun.so, for other programs (docs/embedding.md)
 #
 # CC=clang works as well. CXX is needed for tests/simt/ alone, the emulator of a CUDA device; without
@@ -25,11 +25,16 @@ WARNINGS = -Wall -Wextra -Wshadow -Werror
 PREFIX = /usr/local
 SAN =
 LEAN =
+FUZZ =
 
-B := build$(if $(SAN),-san)$(if $(LEAN),-lean)
+B := build$(if $(SAN),-san)$(if $(LEAN),-lean)$(if $(FUZZ),-fuzz)
 ifneq ($(SAN),)
 OPTIMISE = -O1 -g -fno-omit-frame-pointer
 SANITISE = -fsanitize=address,undefined -fno-sanitize-recover=all
+endif
+ifneq ($(FUZZ),)
+CC = clang
+SANITISE = -fsanitize=address,undefined,fuzzer-no-link
 endif
 CFLAGS = -std=gnu17 $(OPTIMISE) $(WARNINGS) $(SANITISE) -MMD -MP
 CPPFLAGS = -D_GNU_SOURCE=
@@ -120,6 +125,9 @@ $(B)/tests/simt/%: $(B)/obj/tests/simt/%.o $(SIMT_O) $(B)/support.a $(B)/compile
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CXX) $(LDFLAGS) -rdynamic -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS) $(TEST_LIBS)
 
+$(filter $(B)/tests/onnx/%,$(TESTS)): $(B)/obj/tests/onnx/onnx_file.o
+$(B)/obj/tests/onnx/%.o $(B)/obj/tests/fuzz/%.o: CPPFLAGS += -I$(B)/onnx
+
 # Stand-ins for CUDA's libraries.
 CUDA_STUBS := $(addprefix $(B)/cuda_stub/,libcuda.so.1 libnvrtc.so.13 libcublas.so.13)
 $(filter $(B)/tests/cuda_stub/%,$(TESTS)): $(B)/obj/tests/cuda_stub/tiny.o | $(CUDA_STUBS)
@@ -130,6 +138,13 @@ $(CUDA_STUBS): $(wildcard tests/cuda_stub/*.h)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(CPPFLAGS) -I. $(filter-out -MMD -MP,$(CFLAGS)) -fPIC -shared -o $@ \
 	    $(filter %.c,$^)
+
+# Each reader with libFuzzer: everything built once more by clang.
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
+.PHONY: fuzz fuzzers
+fuzzers: $(FUZZERS)
+$(B)/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/compiler.a $(B)/runtime.a
+	$(call say,LINK)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS)
 
 # ---- objects -------------------------------------------------------------------------------------
 
@@ -222,6 +237,9 @@ demo: missing
 bench: missing
 	@$(MAKE) --no-print-directory $(jobs) all $(B)/benchtable
 	@bench/host.sh
+fuzz: all
+	@$(MAKE) --no-print-directory $(jobs) FUZZ=1 fuzzers
+	@tests/fuzz/run.sh $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 codediff: all
 	@tests/codediff.sh $(AGAINST)
 
@@ -250,4 +268,4 @@ install: all library
 	for page in $$($(B)/segrun --man | tr -d '\\' | grep -o 'segrun-[a-z-]*'); do \
 	    $(B)/segrun --man $${page#segrun-} > $(SHARE)/man/man1/$$page.1 || exit 1; done
 clean:
-	rm -rf build build-san
+	rm -rf build build-san build-fuzz

@@ -34,6 +34,7 @@ SANITISE = -fsanitize=address,undefined -fno-sanitize-recover=all
 endif
 ifneq ($(FUZZ),)
 CC = clang
+OPTIMISE = -O1 -g -fno-omit-frame-pointer
 SANITISE = -fsanitize=address,undefined,fuzzer-no-link
 endif
 CFLAGS = -std=gnu17 $(OPTIMISE) $(WARNINGS) $(SANITISE) -MMD -MP

@@ -54,6 +54,7 @@ typedef enum {
     MADE_ERF,                /* erf(of / sqrt 2) */
     MADE_ERF_AND_1,          /* 1 + that */
     MADE_TWICE_GELU,         /* of * that */
+    MADE_CENTRED,            /* of - centre, a number a channel */
     MADE_CUT,                /* of, without `cut` pixels above and left */
 } Made;
 
@@ -73,6 +74,7 @@ typedef struct Value {
     const struct Value *of;
     double number;
     int64_t cut[2];
+    const double *centre;
     const char *output_name; /* in the model, of an output */
 } Value;
 
@@ -184,6 +186,10 @@ bool translate_size(Import *, const char *op, bool *known);
 /* layers.c */
 bool translate_layer(Import *, const char *op, bool *known);
 bool give_affine(Import *, Value *x, const Constant *scale, const Constant *shift);
+/* Makes the line normalize(x, mean, 1 / scale), lists of a number a channel, called like the module of
+ * a constant of this name. */
+bool fill_normalize(Import *, Line *, const Value *x, const double *mean, const double *scale,
+                    const char *constant);
 bool add_bias(Import *, Value *x, Constant *bias);
 
 /* import.c: the whole, for tests: a text and weights, which hold as long as the message and the arena.

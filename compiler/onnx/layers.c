@@ -332,6 +332,37 @@ bool give_affine(Import *import, Value *x, const Constant *scale, const Constant
     return true;
 }
 
+bool fill_normalize(Import *import, Line *line, const Value *x, const double *mean,
+                    const double *scale, const char *constant)
+{
+    int64_t channels = x->dims[0];
+    const char *dot = strrchr(constant, '.');
+    const char *module = arena_printf(import->arena, "%.*s", dot ? (int)(dot - constant) : 0,
+                                      constant);
+    const char *wanted = plain_path(import, module, "", true);
+    Text text = {.arena = import->arena};
+    const double *lists[2] = {mean, scale};
+    float *floats[2];
+    for (int k = 0; k < 2; k++) {
+        text_printf(&text, k ? "], std = [" : "mean = [");
+        floats[k] = arena_alloc(import->arena, (size_t)channels * sizeof **floats);
+        for (int64_t i = 0; i < channels; i++) {
+            floats[k][i] = (float)lists[k][i];
+            text_printf(&text, "%s%s", i ? ", " : "", number_text(import, k ? 1 / lists[k][i]
+                                                                            : lists[k][i]));
+        }
+    }
+    text_printf(&text, "]");
+    line->layer = "normalize";
+    line->operand = x->variable;
+    line->text = text.text;
+    line->instance = new_instance(import, *wanted ? wanted : "normalize");
+    line->weights[0] = (Weight){"mean", 3, {channels, 1, 1}, floats[0]};
+    line->weights[1] = (Weight){"scale", 3, {channels, 1, 1}, floats[1]};
+    line->n_weights = 2;
+    return !import->failed;
+}
+
 /* x + bias where x is a layer without one that nothing else reads. */
 bool add_bias(Import *import, Value *x, Constant *bias)
 {

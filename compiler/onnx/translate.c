@@ -116,7 +116,7 @@ Line *give_line(Import *import, const int64_t dims[3], int n_reads, Value *const
     return line;
 }
 
-/* Pictures: bytes / 255, less their mean, over their deviation. */
+/* Pictures: bytes / 255, and as --mean and --std say. */
 static bool normalise(Import *import, Value *value)
 {
     const ImportOptions *options = import->options;
@@ -133,23 +133,14 @@ static bool normalise(Import *import, Value *value)
         return import_fail(import, "give a number for each channel",
                            "input '%.100s' has %lld channels, and --mean has %d numbers",
                            value->name, (long long)channels, options->n_mean);
-    float *scale = arena_alloc(import->arena, (size_t)channels * sizeof *scale);
-    float *shift = arena_alloc(import->arena, (size_t)channels * sizeof *shift);
-    for (int64_t i = 0; i < channels; i++) {
-        scale[i] = (float)(1 / options->deviation[i]);
-        shift[i] = (float)(-options->mean[i] / options->deviation[i]);
-    }
-    Line *layer = add_line(import, new_variable(import, arena_printf(import->arena, "%s_normalised",
+    double scale[16];
+    for (int64_t i = 0; i < channels; i++)
+        scale[i] = 1 / options->deviation[i];
+    Line *layer = add_line(import, new_variable(import, arena_printf(import->arena, "%s_normalized",
                                                                      value->name), ""),
                            value->dims, 1, &value);
-    layer->layer = "conv";
-    layer->operand = value->variable;
-    layer->text = arena_printf(import->arena, "%lld, kernel = 1, groups = %lld",
-                               (long long)channels, (long long)channels);
-    layer->instance = new_instance(import, "normalise");
-    layer->weights[0] = (Weight){"weight", 4, {channels, 1, 1, 1}, scale};
-    layer->weights[1] = (Weight){"bias", 1, {channels}, shift};
-    layer->n_weights = 2;
+    if (!fill_normalize(import, layer, value, options->mean, scale, ""))
+        return false;
     value->line = layer;
     value->variable = layer->variable;
     return true;
@@ -327,6 +318,21 @@ static bool with_number(Import *import, Value *x, double number, bool first, cha
     return line != NULL;
 }
 
+/* (x - centre) * scale, or / deviation. */
+static bool normalized(Import *import, const Value *centred, const Constant *constant,
+                       bool divides)
+{
+    double scale[16], *numbers = constant->numbers;
+    Value *x = (Value *)centred->of;
+    for (int64_t i = 0; i < x->dims[0]; i++) {
+        scale[i] = divides ? 1 / numbers[i] : numbers[i];
+        if (!(fabs(scale[i]) < 1e30) || !(fabs(scale[i]) > 1e-30))
+            return import_lacks(import, "it scales by %g", scale[i]);
+    }
+    Line *line = give_line(import, x->dims, 1, &x, "%s", "");
+    return line && fill_normalize(import, line, x, centred->centre, scale, constant->name);
+}
+
 static bool with_channels(Import *import, Value *x, Constant *constant, bool first, char sign)
 {
     const double *numbers = constant_numbers(import, constant);
@@ -336,6 +342,8 @@ static bool with_channels(Import *import, Value *x, Constant *constant, bool fir
         return give_alias(import, x, x->flat);
     if (import->failed)
         return false;
+    if (x->made == MADE_CENTRED && (sign == '*' || (sign == '/' && !first)))
+        return normalized(import, x, constant, sign == '/');
     Constant *other = new_constant(import, FLOAT_TYPE, 1, x->dims);
     for (int64_t i = 0; other && i < x->dims[0]; i++)
         other->numbers[i] = sign == '-' && !first ? -numbers[i]
@@ -345,7 +353,15 @@ static bool with_channels(Import *import, Value *x, Constant *constant, bool fir
     if ((sign == '/' || sign == '-') && first)
         return import_lacks(import, "a list of numbers %c a tensor", sign);
     bool scales = sign == '*' || sign == '/';
-    return give_affine(import, x, scales ? other : NULL, scales ? NULL : other);
+    if (!give_affine(import, x, scales ? other : NULL, scales ? NULL : other))
+        return false;
+    if (sign == '-' && x->dims[0] <= 16) { /* perhaps the first half of normalize */
+        Value *made = result_again(import);
+        made->made = MADE_CENTRED;
+        made->of = x;
+        made->centre = numbers;
+    }
+    return true;
 }
 
 /* Two tensors that broadcast as the language has it. */

@@ -90,7 +90,9 @@ static void fill_node(Box *box, const PlanNode *node)
     if (node_is_source(node))
         snprintf(box->name, sizeof box->name, "%.*s", (int)strcspn(node->line, " "), node->line);
     node_shape(node, box->detail, sizeof box->detail);
-    snprintf(text, sizeof text, node->group < 0 ? "" : "\ngroup %d", node->group);
+    *text = 0;
+    if (node->group >= 0)
+        snprintf(text, sizeof text, "\ngroup %d", node->group);
     box->title = malloc(strlen(node->line) + sizeof text);
     if (box->title)
         sprintf(box->title, "%s%s", node->line, text);

@@ -10,6 +10,7 @@
 
 #include "onnx_file.h"
 #include "oracle.h"
+#include "runtime/run.h"
 
 static int passed, failed;
 

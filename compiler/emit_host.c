@@ -79,6 +79,60 @@ static Value load_leaf(Row *row, Node *node, Place at)
 
 const Dialect host_dialect = { load_leaf, " + i", "    " };
 
+/* Of a map of one channel, sixteen pixels along the row instead of sixteen channels. */
+static Value load_along(Row *row, Node *node, Place at)
+{
+    bool one_pixel = at.one_pixel || (node->shape.dims[1] == 1 && node->shape.dims[2] == 1);
+    int k = leaf_pointer(row, node, at);
+    Value value = new_value(row, one_pixel);
+    const char *kind = node->type == TYPE_U8 ? "u8" : "f32";
+    if (one_pixel)
+        text_printf(&row->before, "splat16((float)p%d[0]);\n", k);
+    else
+        text_printf(&row->inside, "load_along_%s(p%d + i, some);\n", kind, k);
+    return value;
+}
+
+static const Dialect along_dialect = { load_along, " + i", "    " };
+
+/* Whether a value can be computed so. */
+static bool runs_along(const Group *group, const Node *node)
+{
+    if (node->op == OP_CONSTANT)
+        return true;
+    if (!node->shape.batched)
+        return node->stored && shape_count(node->shape) == 1;
+    if (node->shape.dims[0] != 1 || node->block)
+        return false;
+    if (node == group->anchor && !node_pointwise(node))
+        return !has_bias(node) || shape_count(node->inputs[2]->shape) == 1;
+    if (node->stored && node != group->root)
+        return true;
+    if (node->op == OP_CONCAT || node->op == OP_SLICE || node->op == OP_DROPOUT
+        || node->op == OP_AFFINE || node->op == OP_COMBINE)
+        return false;
+    for (int i = 0; i < node->n_inputs; i++)
+        if (!runs_along(group, node->inputs[i]))
+            return false;
+    return true;
+}
+
+/* Whether a group's whole row can: it is of pixels, and of numbers or sums of one channel. */
+static bool group_runs_along(const Group *group)
+{
+    int n;
+    Node *const *reductions = sums_of(group, &n);
+    bool sum_only = node_reduces_batch(group->anchor);
+    const Node *map = sum_only ? reductions[0]->inputs[0] : group->root;
+    if (!map->shape.batched || map->shape.dims[2] == 1 || (!sum_only && !runs_along(group, map)))
+        return false;
+    for (int r = 0; r < n; r++)
+        if (reductions[r]->op == OP_BATCH_MOMENTS || reductions[r]->op == OP_BATCH_NORM_SUMS
+            || !runs_along(group, reductions[r]->inputs[0]))
+            return false;
+    return true;
+}
+
 /* ---- read ------------------------------------------------------------------------------------ */
 
 static void masked(Text *text, const Node *node, const char *value)
@@ -147,6 +201,11 @@ static void store_root(Row *row, Node *root, const char *value)
         return;
     }
     int k = leaf_pointer(row, root, (Place){ "cb", false });
+    if (row->e->dialect == &along_dialect) {
+        text_printf(in, "%s    store_along_f32((float *)p%d + i, some, %s);\n", row->indent, k,
+                    value);
+        return;
+    }
     if (root->block) {
         text_printf(in, "%s    store16%s((%s *)p%d + 16 * i, ", row->indent, element_suffix(root),
                     element_name(root), k);
@@ -183,7 +242,9 @@ static void accumulate(Row *row, Node *reduction, int first)
         return;
     }
     text_printf(&row->before, "%sv16 sum%d = {0};\n", indent, first);
-    text_printf(&row->inside, "%s    sum%d += %s;\n", indent, first, x.name);
+    text_printf(&row->inside, row->e->dialect == &along_dialect
+                ? "%s    sum%d += keep16(mask16(some), %s);\n" : "%s    sum%d += %s;\n", indent,
+                first, x.name);
 }
 
 /* A row's mean and squared deviations join those of the rows before (Chan, Golub, LeVeque 1979). */
@@ -226,8 +287,9 @@ static void close_reductions(Row *row, Node *const *reductions, int n)
             merge_moments(row, reductions[r], first);
         else
             for (int k = 0; k < accumulators_of(reductions[r]); k++)
-                text_printf(&row->inside, "%saccumulators[%d] += sum%d;\n", row->indent, first + k,
-                            first + k);
+                text_printf(&row->inside, row->e->dialect == &along_dialect
+                            ? "%saccumulators[%d] += (v16){sum16(sum%d)};\n"
+                            : "%saccumulators[%d] += sum%d;\n", row->indent, first + k, first + k);
         first += accumulators_of(reductions[r]);
     }
 }
@@ -239,8 +301,9 @@ static void take_raw_value(Row *row, const Node *anchor, Place here)
     if (has_bias(anchor))
         bias = fixed_leaf(row, anchor->inputs[2], here);
     Value raw = new_value(row, false);
-    text_printf(&row->inside, "load16(in + 16 * i)%s%s;\n", has_bias(anchor) ? " + " : "",
-                bias.name);
+    text_printf(&row->inside, row->e->dialect == &along_dialect
+                ? "first_lanes16(in + 16 * i, some)%s%s;\n" : "load16(in + 16 * i)%s%s;\n",
+                has_bias(anchor) ? " + " : "", bias.name);
     remember(row, anchor, here, raw);
 }
 
@@ -264,7 +327,11 @@ static void write_body(Row *row, void *context)
     Value value = { "", false };
     if (!sum_only && group->root->shape.batched)
         declare_lanes(row, group->root);
-    text_printf(&row->inside, "%sfor (int64_t i = 0; i < count; i++) {\n", row->indent);
+    if (row->e->dialect == &along_dialect)
+        text_printf(&row->inside, "%1$sfor (int64_t i = 0; i < count; i += 16) {\n"
+                    "%1$s    const int64_t some = min64(16, count - i);\n", row->indent);
+    else
+        text_printf(&row->inside, "%sfor (int64_t i = 0; i < count; i++) {\n", row->indent);
     if (!sum_only && !node_pointwise(group->anchor))
         take_raw_value(row, group->anchor, here);
     if (!sum_only)
@@ -313,7 +380,11 @@ void emit_host_write(Emission *e, const PlanBuffer *partials)
                 "                    const float *restrict in, v16 *accumulators)\n{\n"
                 "    (void)n; (void)h; (void)w; (void)in; (void)accumulators;\n");
     text_printf(&e->name, "_to");
+    const Dialect *dialect = e->dialect;
+    if (group_runs_along(group))
+        e->dialect = &along_dialect;
     emit_rows(e, write_body, group, NULL, "    ");
+    e->dialect = dialect;
     for (int r = 0; r < group->n_reductions; r++)
         emission_name(e, op_facts[group->reductions[r]->op].name);
     text_printf(&e->text, "}\n\n");

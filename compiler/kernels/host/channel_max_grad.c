@@ -10,14 +10,13 @@ enum { SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_ROWS };
 /* The first channel with the largest value, from each lane's largest and first block with it. */
 static int32_t first_channel(v16 best, v16i block)
 {
-    float highest = highest16(best);
-    int32_t first = INT32_MAX;
-    for (int32_t lane = 0; lane < 16; lane++) {
-        int32_t channel = 16 * block[lane] + lane;
-        if (best[lane] >= highest && channel < first)
-            first = channel;
-    }
-    return first;
+    v16i lower = less16(best, splat16(highest16(best)));
+    union { v16i whole; int32_t lane[16]; } x = {((16 * block + lanes16()) & ~lower)
+                                                 | (INT32_MAX & lower)};
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            x.lane[i] = x.lane[i] < x.lane[i + half] ? x.lane[i] : x.lane[i + half];
+    return x.lane[0];
 }
 
 /* channels[q] of row p. */

@@ -116,10 +116,10 @@ INLINE float sum16(v16 a)
 INLINE float highest16(v16 a)
 {
     union { v16 whole; float lane[16]; } x = {a};
-    float highest = x.lane[0];
-    for (int i = 1; i < 16; i++)
-        highest = highest < x.lane[i] ? x.lane[i] : highest;
-    return highest;
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            x.lane[i] = x.lane[i] < x.lane[i + half] ? x.lane[i + half] : x.lane[i];
+    return x.lane[0];
 }
 
 /* ---- plain rows ---------------------------------------------------------------------------- */
@@ -166,6 +166,40 @@ INLINE v16 load_plain_u8(const uint8_t *plane0, int64_t plane_stride, int64_t ch
     union { v16 whole; float lane[16]; } x = {{0}};
     for (int64_t c = 0; c < channels; c++)
         x.lane[c] = (float)plane0[c * plane_stride];
+    return x.whole;
+}
+
+/* Up to 16 pixels along a row of a plane, zeros behind; and back. */
+INLINE v16 load_along_f32(const float *at, int64_t count)
+{
+    if (count == 16)
+        return load16(at);
+    union { v16 whole; float lane[16]; } x = {{0}};
+    for (int64_t i = 0; i < count; i++)
+        x.lane[i] = at[i];
+    return x.whole;
+}
+INLINE v16 load_along_u8(const uint8_t *at, int64_t count)
+{
+    union { v16 whole; float lane[16]; } x = {{0}};
+    for (int64_t i = 0; i < count; i++)
+        x.lane[i] = (float)at[i];
+    return x.whole;
+}
+INLINE void store_along_f32(float *at, int64_t count, v16 value)
+{
+    if (count == 16)
+        store16(at, value);
+    else
+        for (int64_t i = 0; i < count; i++)
+            at[i] = value[i];
+}
+/* The first channel of up to 16 pixels of a row buffer. */
+INLINE v16 first_lanes16(const float *row, int64_t count)
+{
+    union { v16 whole; float lane[16]; } x = {{0}};
+    for (int64_t i = 0; i < count; i++)
+        x.lane[i] = row[16 * i];
     return x.whole;
 }
 

@@ -15,11 +15,20 @@ enum {
     TASK_BYTES = 512 << 10,
     TAP_BYTES = 24,                /* of a ConvTap */
     SPLIT_BLOCKS = 512,            /* result blocks of a task: their sums lie on its stack */
+    NARROW_INPUTS = 8,
+    FEW_OUTPUTS = 4,
     WINOGRAD_CHANNELS = 4096,      /* most: all of a tile's lie in the scratch memory */
     WINOGRAD_CACHE_BYTES = 800 << 10, /* transformed tiles and their products */
     WINOGRAD_GROUP_PIXELS = 200,   /* cost of a group of tiles, in input pixels */
     WINOGRAD_LEAST_TILES = 32,
     WINOGRAD_MOST_TILES = 48,
+    LARGE_WEIGHT_BYTES = 2 << 20,     /* transformed: more are not packed */
+    LARGE_CHUNK_BYTES = 12 << 20,     /* transformed tiles */
+    LARGE_MOST_CHUNK_BYTES = 64 << 20, /* of maps that are very wide */
+    LARGE_LEAST_TILES = 64,
+    LARGE_MOST_TILES = 128,
+    LARGE_BLOCKS = 32,
+    LARGE_DEPTH = 4,
     GRAD_SLOT_BYTES = 640 << 10,   /* larger weights are not copied for each slot */
     GRAD_TASKS = 32,
     GRAD_LEAST_SLOTS = 16,
@@ -261,37 +270,130 @@ void lower_conv_winograd(const ConvShape *s, ConvLowering *out)
     add_pack_sizes(out, SIZES(s->C, s->K, s->transposed, strip, point_weights));
 }
 
+/* See kernels/host/conv_winograd_large.c. */
+void lower_conv_winograd_large(const ConvShape *s, ConvLowering *out)
+{
+    memset(out, 0, sizeof *out);
+    const Window w = window_of(s);
+    const int64_t x_blocks = divide_up(s->C, 16), blocks = divide_up(s->K, 16);
+    const int64_t tile_rows = divide_up(s->P, 4), columns = divide_up(s->Q, 4);
+    const int64_t wanted = least(most(LARGE_CHUNK_BYTES / (36 * 64 * x_blocks), LARGE_LEAST_TILES),
+                                 LARGE_MOST_TILES);
+    const int64_t samples = most(1, wanted / (tile_rows * columns));
+    const int64_t chunks = divide_up(tile_rows, most(1, wanted / columns));
+    const int64_t rows = divide_up(tile_rows, chunks), tiles = samples * rows * columns;
+    const int64_t band = least(rows, most(1, GRAD_PATCH_BYTES / ((4 * columns + 2) * 256)));
+
+    const int64_t strip = least(blocks, blocks < LARGE_BLOCKS ? 2 : 4);
+    const int64_t depth = least(x_blocks, LARGE_DEPTH);
+    const int64_t point_weights = (depth * strip * 16 + 1) * 16;
+    const int64_t lines_offset = (4 * band + 2) * (4 * columns + 2) * 64;
+    const int64_t transform_bytes = lines_offset + 6 * (4 * columns + 2) * 64;
+    const int64_t result_offset = 36 * point_weights * 4;
+    const int64_t image_offset = result_offset + 36 * (strip * tiles + 1) * 64;
+    const int64_t taps_offset = image_offset + rows * columns * 16 * 64;
+    out->template = "conv_winograd_large.c";
+    out->rows = 4 * rows;
+    out->parts = divide_up(s->P, out->rows);
+    out->scratch_bytes = most(transform_bytes, round_up(taps_offset + depth * TAP_BYTES, 64));
+    out->workspace_bytes = x_blocks * 36 * (tiles + 4) * 64;
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, out->rows, w.origin,
+                         s->transposed, samples, band, strip, depth, point_weights, lines_offset,
+                         result_offset, image_offset, taps_offset));
+}
+
 static bool winograd_fits(const ConvShape *s)
 {
     return s->kernel == 3 && s->stride == 1 && s->dilation == 1 && s->groups == 1
            && !s->direct_only && s->C <= WINOGRAD_CHANNELS;
 }
 
+/* Where weights are many beside the tiles of two samples, and would fill the caches packed. */
+static bool is_large(const ConvShape *s)
+{
+    const int64_t tiles = 2 * divide_up(s->P, 4) * divide_up(s->Q, 4);
+    const int64_t row_bytes = divide_up(s->C, 16) * 36 * 64 * divide_up(s->Q, 4);
+    return 36 * 4 * s->C * s->K > LARGE_WEIGHT_BYTES && s->C * s->K > 64 * tiles
+           && row_bytes < LARGE_MOST_CHUNK_BYTES;
+}
+
 /* Estimates, in nanoseconds for two samples on one core with AVX-512, fitted to measurements of both
  * ways at 169 shapes from 3 to 1024 channels and from 3 to 128 pixels wide; a step of training packs
  * the weights again. Winograd's products are a quarter of the direct way's, but each tile is
- * transformed there and back, and its weights are four times as many and may not fit the caches. */
+ * transformed there and back, and so are its weights, which are four times as many then. */
 static bool winograd_pays(const ConvShape *s)
 {
     const double C = (double)s->C, K = (double)round_up(s->K, 16), samples = 2;
     const double channels = (double)round_up(s->C, 16) + K;
     const double pixels = samples * (double)(s->P * s->Q);
     const double tiles = samples * (double)(divide_up(s->P, 4) * divide_up(s->Q, 4));
-    const double weight = 36 * 4 * C * K > 2 << 20 ? 0.43 : 0.18;
+    const double packed = 36 * 4 * C * K > LARGE_WEIGHT_BYTES ? 0.43 : 0.18;
+    const double weight = is_large(s) ? 0.12 : packed;
     const double direct = 9 * C * K * (0.009 * pixels + 0.9) + 0.18 * channels * pixels;
     const double winograd = 36 * C * K * (0.012 * tiles + weight) + 5 * channels * tiles;
     return winograd_fits(s) && winograd < WINOGRAD_GAIN * direct;
 }
 
+/* See kernels/host/conv_narrow.c. */
+static bool is_narrow(const ConvShape *s)
+{
+    return s->stride == 1 && s->groups == 1 && s->kernel > 1 && s->C <= NARROW_INPUTS
+           && s->K <= FEW_OUTPUTS;
+}
+
+static void lower_narrow(const ConvShape *s, ConvLowering *out)
+{
+    const Window w = window_of(s);
+    const int64_t rows = divide_up(s->P, least(s->P, conv_wanted_tasks(s)));
+    const int64_t columns = patch_rows(&w, s->Q), line = round_up(round_up(s->Q, 64) + w.reach, 16);
+    const int64_t row_offset = round_up(s->C * patch_rows(&w, rows) * line * 4, 64);
+    const int64_t result_offset = row_offset + columns * 64;
+    out->template = "conv_narrow.c";
+    out->parts = divide_up(s->P, rows);
+    out->rows = rows;
+    out->scratch_bytes = result_offset + s->Q * 64;
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, rows, s->kernel,
+                         s->transposed, s->dilation, w.origin, patch_rows(&w, rows), columns, line,
+                         row_offset, result_offset));
+}
+
+/* See kernels/host/conv_dot.c. */
+static bool is_dot(const ConvShape *s)
+{
+    return s->stride == 1 && s->groups == 1 && s->kernel == 1 && s->padding == 0 && !s->transposed
+           && s->K <= FEW_OUTPUTS;
+}
+
+static void lower_dot(const ConvShape *s, ConvLowering *out)
+{
+    const int64_t rows = divide_up(s->P, least(s->P, conv_wanted_tasks(s)));
+    const int64_t sums_offset = s->Q * 64;
+    const int64_t result_offset = sums_offset + s->K * round_up(s->Q, 16) * 64;
+    out->template = "conv_dot.c";
+    out->parts = divide_up(s->P, rows);
+    out->rows = rows;
+    out->scratch_bytes = result_offset + s->Q * 64;
+    add_sizes(out, SIZES(s->C, s->H, s->W, s->K, s->P, s->Q, out->parts, rows, sums_offset,
+                         result_offset));
+}
+
 void lower_conv(const ConvShape *s, ConvLowering *out)
 {
     memset(out, 0, sizeof *out);
+    if (is_narrow(s)) {
+        lower_narrow(s, out);
+        return;
+    }
+    if (is_dot(s)) {
+        lower_dot(s, out);
+        return;
+    }
     if (conv_line_pays(s)) {
         lower_conv_line(s, out);
         return;
     }
     if (winograd_pays(s)) {
-        lower_conv_winograd(s, out);
+        (is_large(s) ? lower_conv_winograd_large : lower_conv_winograd)(s, out);
         return;
     }
     if (s->groups > 1 && s->groups == s->C && s->groups == s->K) {

@@ -30,19 +30,22 @@ typedef struct {
     int64_t sizes[CONV_SIZES];       /* the template's own, in its order */
     int64_t parts, rows;             /* result rows p*rows ... of part p of a sample; else 1, P */
     int64_t scratch_bytes;           /* a thread */
-    int64_t packed_bytes;            /* own buffer 0: packed weights; 0 for a weight gradient */
+    int64_t packed_bytes;            /* own buffer 0: packed weights; 0: weights as they are, or
+                                        the result of a weight gradient */
     const char *pack_template;       /* own buffers: weights, packed weights; NULL: none */
     int n_pack_sizes;
     int64_t pack_sizes[CONV_SIZES];
-    /* Own buffer 1 of a weight gradient (own buffer 0 is the result); one of them is zero: */
+    /* Own buffer 1 where nothing is packed; one of them is zero: */
     int64_t workspace_bytes;         /* fixed */
     int64_t workspace_sample_bytes;  /* times N */
 } ConvLowering;
 
 /* Forward and input gradient, in the way that should be the faster one. */
 void lower_conv(const ConvShape *, ConvLowering *);
-/* The same always by Winograd's filtering. Kernel 3, stride 1, dilation 1, one group. */
+/* The same always by Winograd's filtering, with packed weights or with weights as they are. Kernel
+ * 3, stride 1, dilation 1, one group. */
 void lower_conv_winograd(const ConvShape *, ConvLowering *);
+void lower_conv_winograd_large(const ConvShape *, ConvLowering *);
 void lower_conv_grad_weight(const ConvShape *, ConvLowering *);
 void lower_conv_winograd_grad_weight(const ConvShape *, ConvLowering *);
 

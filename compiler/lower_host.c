@@ -155,6 +155,8 @@ static void own_conv_buffers(const Group *group, Call *call)
     const Temporary *t = group->temporaries;
     if (group->anchor->op == OP_CONV_GRAD_WEIGHT)
         call->buffers[call->n_buffers++] = node_buffer(group->anchor);
+    else if (!t[TEMPORARY_PACKED].bytes)
+        call->buffers[call->n_buffers++] = node_buffer(group->anchor->inputs[1]);
     if (t[TEMPORARY_PACKED].bytes)
         call->buffers[call->n_buffers++] = temporary_buffer(&t[TEMPORARY_PACKED]);
     if (t[TEMPORARY_WORKSPACE].bytes)

@@ -38,13 +38,13 @@ static const char *const WRITE =
     "                    int64_t count, const float *restrict in, v16 *sums)\n"
     "{\n"
     "    const int64_t K = a->sizes[3], P = a->sizes[4], Q = a->sizes[5];\n"
-    "    float *out = (float *)a->buffers[2] + (((n * ((K + 15) / 16) + cb) * P + h) * Q + w) * "
+    "    float *out = (float *)a->buffers[%d] + (((n * ((K + 15) / 16) + cb) * P + h) * Q + w) * "
     "16;\n"
     "    if (!ACCUMULATORS) {\n"
     "        memcpy(out, in, (size_t)count * 64);\n"
     "        return;\n"
     "    }\n"
-    "    const float *bias = (const float *)a->buffers[3] + cb * 16;\n"
+    "    const float *bias = (const float *)a->buffers[%d] + cb * 16;\n"
     "    for (int64_t i = 0; i < count * 16; i++) {\n"
     "        const float value = in[i] + bias[i %% 16];\n"
     "        out[i] = cb * 16 + i %% 16 >= K ? 0 : value > 0 ? value : 0;\n"
@@ -56,7 +56,7 @@ static const char *const WRITE =
     "{\n"
     "    const int64_t blocks = (a->sizes[3] + 15) / 16, parts = a->sizes[6];\n"
     "    if (ACCUMULATORS)\n"
-    "        ((v16 *)a->buffers[4])[(n * parts + part) * blocks + cb] += *sums;\n"
+    "        ((v16 *)a->buffers[%d])[(n * parts + part) * blocks + cb] += *sums;\n"
     "}\n";
 static const char *const PEAK =
     "#define EACH(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)\n"
@@ -128,14 +128,15 @@ static void build_kernel(const char *template, bool fused)
     char name[64];
     snprintf(name, sizeof name, "%s_%s", template, fused ? "fused" : "plain");
     const bool gradient = strstr(template, "_grad_") != NULL;
+    const int own = gradient || strstr(template, "_large") ? 2 : 1; /* buffers before x */
     const bool rows = strstr(template, "pack") == NULL;
     FILE *out = open_source(name);
     if (rows)
-        fprintf(out, READ, "x", 0, 1, 2, gradient ? 2 : 1, fused);
+        fprintf(out, READ, "x", 0, 1, 2, own, fused);
     if (rows && gradient)
         fprintf(out, READ, "dy", 3, 4, 5, 3, fused);
     if (rows && !gradient)
-        fprintf(out, WRITE, fused);
+        fprintf(out, WRITE, fused, own + 1, own + 2, own + 3);
     fprintf(out, "#define KERNEL %s\n", name);
     char path[256];
     snprintf(path, sizeof path, KERNELS "%s.c", template);
@@ -160,8 +161,9 @@ void build_conv_kernels(void)
     build("peak", "");
     static const char *const templates[] = {"conv", "conv_depthwise", "conv_grad_weight",
                                             "conv_depthwise_grad_weight", "conv_winograd",
-                                            "conv_winograd_grad_weight"};
-    for (int i = 0; i < 6; i++) {
+                                            "conv_winograd_large", "conv_winograd_grad_weight",
+                                            "conv_narrow", "conv_dot"};
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
         build_kernel(templates[i], false);
         build_kernel(templates[i], true);
     }
@@ -201,12 +203,14 @@ KernelFunction *peak_kernel(void)
 
 /* ---- shapes and tensors ---------------------------------------------------------------------- */
 
-const char *const pass_names[] = {"forward", "winograd", "weight", "winograd weight"};
+const char *const pass_names[] = {"forward", "winograd", "winograd large", "weight",
+                                  "winograd weight"};
 
 void lower_pass(Pass pass, const ConvShape *shape, ConvLowering *out)
 {
     typedef void Lower(const ConvShape *, ConvLowering *);
-    static Lower *const lower[] = {lower_conv, lower_conv_winograd, lower_conv_grad_weight,
+    static Lower *const lower[] = {lower_conv, lower_conv_winograd,
+                                   lower_conv_winograd_large, lower_conv_grad_weight,
                                    lower_conv_winograd_grad_weight};
     lower[pass](shape, out);
 }

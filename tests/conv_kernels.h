@@ -7,7 +7,7 @@
 #include "../compiler/lower_conv.h"
 #include "../runtime/plan.h"
 
-typedef enum { FORWARD, WINOGRAD, WEIGHT, WINOGRAD_WEIGHT } Pass;
+typedef enum { FORWARD, WINOGRAD, LARGE, WEIGHT, WINOGRAD_WEIGHT } Pass;
 extern const char *const pass_names[];
 void lower_pass(Pass, const ConvShape *, ConvLowering *);
 int64_t weight_count(const ConvShape *);

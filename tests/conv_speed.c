@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { JOBS = 6, RUNS = 40, LEAST_RUNS = 3 };
+enum { JOBS = 8, RUNS = 40, LEAST_RUNS = 3 };
 static const double SECONDS = 1.5;        /* of a layer */
 
 /* One thread: its own processor time, so that other programs disturb less; else wall-clock time. */
@@ -44,12 +44,24 @@ typedef struct {
     double times[RUNS], pack_times[RUNS];
 } Job;
 
-static void prepare(Job *job, const char *name, const ConvShape *s, Pass pass, int64_t N,
-                    int threads)
+typedef struct {
+    const char *name;
+    Pass pass;
+    bool gradient;                        /* for the input */
+} Way;
+static const Way ways_of_3x3[JOBS + 1] = {
+    {"forward", FORWARD, false}, {"forward winograd", WINOGRAD, false},
+    {"forward large", LARGE, false},
+    {"input", FORWARD, true}, {"input winograd", WINOGRAD, true}, {"input large", LARGE, true},
+    {"weight", WEIGHT, false}, {"weight winograd", WINOGRAD_WEIGHT, false}};
+static const Way ways_of_others[JOBS + 1] = {
+    {"forward", FORWARD, false}, {"input", FORWARD, true}, {"weight", WEIGHT, false}};
+
+static void prepare(Job *job, const Way *way, const ConvShape *s, int64_t N, int threads)
 {
     ConvLowering *l = &job->lowering;
-    *job = (Job){.name = name, .shape = *s, .N = N, .threads = threads};
-    lower_pass(pass, s, l);
+    *job = (Job){.name = way->name, .shape = *s, .N = N, .threads = threads};
+    lower_pass(way->pass, s, l);
     job->x = random_blocked(N, s->C, s->H * s->W);
     job->y = random_blocked(N, s->K, s->P * s->Q);
     job->weights = allocate_floats(weight_count(s));
@@ -73,8 +85,9 @@ static void run_job(Job *job, int run)
                             .sizes = l->pack_sizes, .threads = job->threads};
     KernelArguments a = {.sizes = l->sizes, .batch = job->N, .threads = job->threads,
                          .scratch = job->scratch, .scratch_bytes = l->scratch_bytes};
-    a.buffers = l->pack_template ? (void *[]){job->packed, job->x, job->y}
-                                 : (void *[]){job->weights, job->workspace, job->x, job->y};
+    void *const with_workspace[] = {job->weights, job->workspace, job->x, job->y};
+    void *const without[] = {l->packed_bytes ? job->packed : job->weights, job->x, job->y};
+    a.buffers = l->workspace_bytes || l->workspace_sample_bytes ? with_workspace : without;
     const double start = seconds(job->threads);
     if (l->pack_template)
         conv_kernel(l->pack_template, false)(&pack);
@@ -105,7 +118,7 @@ static double smallest(const double *values, int n)
     return least;
 }
 
-/* The best run; `direct` is the direct way to compute the same, or NULL. */
+/* The best run; `direct` is the direct way to compute the same. */
 static void print_job(const Job *job, const Job *direct, int runs, double peak)
 {
     const ConvShape *s = &job->shape;
@@ -115,7 +128,7 @@ static void print_job(const Job *job, const Job *direct, int runs, double peak)
     printf("%4lld ->%4lld @%3lld N=%lld %-16s %8.3f ms %7.1f GFLOP/s %5.1f %% of peak %5.0f",
            (long long)s->C, (long long)s->K, (long long)s->P, (long long)job->N, job->name,
            best * 1e3, rate, 100 * rate / peak, peak);
-    if (direct) {
+    if (direct != job) {
         double ratios[RUNS];
         for (int i = 0; i < runs; i++)
             ratios[i] = direct->times[i] / job->times[i];
@@ -132,27 +145,25 @@ static void time_layer(int threads, int64_t C, int64_t K, int64_t H, int64_t k, 
     const ConvShape forward = {C, H, H, K, H, H, k, 1, k / 2, 1, 1, false, true, false};
     const ConvShape gradient = {K, H, H, C, H, H, k, 1, k / 2, 1, 1, true, true, false};
     static Job jobs[JOBS];
-    const int step = k == 3 ? 1 : 2;     /* every other one is Winograd's */
-    prepare(&jobs[0], "forward", &forward, FORWARD, N, threads);
-    prepare(&jobs[2], "input", &gradient, FORWARD, N, threads);
-    prepare(&jobs[4], "weight", &forward, WEIGHT, N, threads);
-    if (k == 3) {
-        prepare(&jobs[1], "forward winograd", &forward, WINOGRAD, N, threads);
-        prepare(&jobs[3], "input winograd", &gradient, WINOGRAD, N, threads);
-        prepare(&jobs[5], "weight winograd", &forward, WINOGRAD_WEIGHT, N, threads);
-    }
+    const Way *ways = k == 3 ? ways_of_3x3 : ways_of_others;
+    int n = 0;
+    for (; n < JOBS && ways[n].name; n++)
+        prepare(&jobs[n], &ways[n], ways[n].gradient ? &gradient : &forward, N, threads);
     const double begin = seconds(threads);
     double peak = 0;
     int runs = 0;
     for (; runs < RUNS && (runs < LEAST_RUNS || seconds(threads) - begin < SECONDS); runs++) {
-        for (int i = 0; i < JOBS; i += step)
+        for (int i = 0; i < n; i++)
             run_job(&jobs[i], runs);
         peak = fmax(peak, peak_gflops(threads));
     }
-    for (int i = 0; i < JOBS; i += step) {
-        print_job(&jobs[i], i % 2 ? &jobs[i - 1] : NULL, runs, peak);
-        release(&jobs[i]);
+    const Job *direct = NULL;
+    for (int i = 0; i < n; i++) {
+        direct = ways[i].pass == FORWARD || ways[i].pass == WEIGHT ? &jobs[i] : direct;
+        print_job(&jobs[i], direct, runs, peak);
     }
+    for (int i = 0; i < n; i++)
+        release(&jobs[i]);
 }
 
 void conv_speed(int threads, const char *only)

@@ -120,7 +120,7 @@ static void report(const Case *t, bool good, const char *format, ...)
     failed++;
 }
 
-static void call(KernelFunction *function, const ConvLowering *l, bool pack, void **buffers,
+static void call(KernelFunction *function, const ConvLowering *l, bool pack, void *const *buffers,
                  int64_t N, int threads)
 {
     KernelArguments a = {.buffers = buffers, .sizes = pack ? l->pack_sizes : l->sizes, .batch = N,
@@ -166,16 +166,21 @@ static void run_forward(const Case *t)
     float *partials = allocate_floats(sums);
     for (int64_t i = 0; i < weight_count(s); i++)
         weights[i] = random_value();
+    float *workspace = allocate_floats(l.workspace_bytes / 4);
     memset(packed, 0xff, (size_t)l.packed_bytes);
-    call(conv_kernel(l.pack_template, false), &l, true, (void *[]){weights, packed}, 1, 2);
+    memset(workspace, 0xff, (size_t)l.workspace_bytes);
+    if (l.pack_template)
+        call(conv_kernel(l.pack_template, false), &l, true, (void *[]){weights, packed}, 1, 2);
     Reference r = {t, x, NULL, weights, calloc((size_t)count, 8), calloc((size_t)count, 8)};
     each_product(t, visit_forward, &r);
     for (int threads = 1; threads <= 3; threads++) {
         float *to = threads == 1 ? y : again;
         memset(to, 0xff, (size_t)stored * 4);
         memset(partials, 0, (size_t)sums * 4);
-        call(conv_kernel(l.template, t->fused), &l, false, (void *[]){packed, x, to, bias, partials},
-             t->N, threads);
+        void *const with_workspace[] = {weights, workspace, x, to, bias, partials};
+        void *const without[] = {l.pack_template ? packed : weights, x, to, bias, partials};
+        call(conv_kernel(l.template, t->fused), &l, false,
+             l.workspace_bytes ? with_workspace : without, t->N, threads);
         if (threads > 1)
             report(t, memcmp(y, again, (size_t)stored * 4) == 0, "%d threads differ", threads);
     }
@@ -189,14 +194,15 @@ static void run_forward(const Case *t)
         double want = k < s->K ? r.result[place] : 0;
         if (t->fused && k < s->K)
             want = fmax(0, want + bias[k]);
-        const double size = t->pass == WINOGRAD ? largest : k < s->K ? r.size[place] + 1 : 1;
+        const double size = t->pass != FORWARD ? largest : k < s->K ? r.size[place] + 1 : 1;
         const double error = fabs(at(y, n, padded_channels(s->K), k, pixels, pixel) - want) / size;
         worst = error <= worst ? worst : error;
     }
-    report(t, worst < (t->pass == WINOGRAD ? 1e-5 : 2e-6), "error %g", worst);
+    report(t, worst < (t->pass != FORWARD ? 1e-5 : 2e-6), "error %g", worst);
     if (t->fused)
         check_sums(t, &l, y, partials);
-    free(x), free(weights), free(packed), free(y), free(again), free(bias), free(partials);
+    free(x), free(weights), free(packed), free(workspace), free(y), free(again), free(bias);
+    free(partials);
     free(r.result), free(r.size);
 }
 
@@ -244,11 +250,11 @@ static bool random_case(Case *t)
     ConvShape *s = &t->shape;
     *s = (ConvShape){.kernel = sooner(3, 7), .stride = sooner(2, 3), .padding = random_below(5),
                      .dilation = sooner(1, 2), .groups = 1};
-    t->N = sooner(2, 3);
+    t->N = sooner(2, 5);
     t->fused = random_below(2);
-    static const Pass passes[] = {FORWARD, FORWARD, WINOGRAD, WEIGHT, WINOGRAD_WEIGHT};
-    t->pass = passes[random_below(5)];
-    const bool winograd = t->pass == WINOGRAD || t->pass == WINOGRAD_WEIGHT;
+    static const Pass passes[] = {FORWARD, FORWARD, WINOGRAD, LARGE, WEIGHT, WINOGRAD_WEIGHT};
+    t->pass = passes[random_below(6)];
+    const bool winograd = t->pass != FORWARD && t->pass != WEIGHT;
     s->direct_only = true;
     if (winograd)
         s->kernel = 3, s->stride = s->dilation = 1;
@@ -265,7 +271,7 @@ static bool random_case(Case *t)
     s->C = C, s->H = H, s->W = W, s->K = K;
     s->P = (H + 2 * s->padding - span - 1) / s->stride + 1;
     s->Q = (W + 2 * s->padding - span - 1) / s->stride + 1;
-    if (t->pass <= WINOGRAD && random_below(2)) {    /* the gradient for an input of H x W */
+    if (t->pass <= LARGE && random_below(2)) {    /* the gradient for an input of H x W */
         s->transposed = true;
         s->C = K, s->K = C;
         s->H = s->P, s->W = s->Q, s->P = H, s->Q = W;
@@ -278,7 +284,7 @@ static bool random_case(Case *t)
 
 static void run_case(const Case *t)
 {
-    if (t->pass <= WINOGRAD)
+    if (t->pass <= LARGE)
         run_forward(t);
     else
         run_weight(t);
@@ -299,15 +305,21 @@ static void run_chosen(void)
                                        {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false, true, false},
                                        {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false, true, false},
                                        {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false, true, false},
+                                       {70, 9, 37, 2, 9, 37, 1, 1, 0, 1, 1, false, true, false},
+                                       {1, 20, 33, 2, 20, 33, 7, 1, 3, 1, 1, true, true, false},
+                                       {5, 9, 130, 4, 9, 130, 5, 1, 4, 2, 1, false, true, false},
                                        {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false, true, false}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         for (int fused = 0; fused < 2; fused++) {
             run_case(&(Case){shapes[i], FORWARD, 2, fused});
-            if (shapes[i].kernel == 3 && shapes[i].groups == 1)
+            const bool winograd = shapes[i].kernel == 3 && shapes[i].groups == 1;
+            if (winograd)
                 run_case(&(Case){shapes[i], WINOGRAD, 2, fused});
+            if (winograd)
+                run_case(&(Case){shapes[i], LARGE, 3, fused});
             if (!shapes[i].transposed)
                 run_case(&(Case){shapes[i], WEIGHT, 2, fused});
-            if (!shapes[i].transposed && shapes[i].kernel == 3 && shapes[i].groups == 1)
+            if (!shapes[i].transposed && winograd)
                 run_case(&(Case){shapes[i], WINOGRAD_WEIGHT, 2, fused});
         }
     }

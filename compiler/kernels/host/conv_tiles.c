@@ -281,8 +281,13 @@ void conv_grad_tiles(const ConvGradTile *g)
 
 /* ---- Winograd ------------------------------------------------------------------------------- */
 
+/* The points +-S and +-L, their squares and cubes. */
 #define S POINT_S
 #define L POINT_L
+#define S2 (S * S)
+#define L2 (L * L)
+#define S3 (S * S2)
+#define L3 (L * L2)
 
 /* to = B' from, for 6 vectors some distance apart each. */
 INLINE void transform_input(const float *from, int64_t from_step, float *to, int64_t to_step)
@@ -290,14 +295,14 @@ INLINE void transform_input(const float *from, int64_t from_step, float *to, int
     const v16 d0 = *(const v16 *)from, d1 = *(const v16 *)(from + from_step),
               d2 = *(const v16 *)(from + 2 * from_step), d3 = *(const v16 *)(from + 3 * from_step),
               d4 = *(const v16 *)(from + 4 * from_step), d5 = *(const v16 *)(from + 5 * from_step);
-    const v16 even_s = d4 - L * L * d2, odd_s = d3 - L * L * d1;
-    const v16 even_l = d4 - S * S * d2, odd_l = d3 - S * S * d1;
-    *(v16 *)to = S * S * (L * L) * d0 + (d4 - (S * S + L * L) * d2);
+    const v16 even_s = d4 - L2 * d2, odd_s = d3 - L2 * d1;
+    const v16 even_l = d4 - S2 * d2, odd_l = d3 - S2 * d1;
+    *(v16 *)to = S2 * L2 * d0 + (d4 - (S2 + L2) * d2);
     *(v16 *)(to + to_step) = even_s + S * odd_s;
     *(v16 *)(to + 2 * to_step) = even_s - S * odd_s;
     *(v16 *)(to + 3 * to_step) = even_l + L * odd_l;
     *(v16 *)(to + 4 * to_step) = even_l - L * odd_l;
-    *(v16 *)(to + 5 * to_step) = S * S * (L * L) * d1 + (d5 - (S * S + L * L) * d3);
+    *(v16 *)(to + 5 * to_step) = S2 * L2 * d1 + (d5 - (S2 + L2) * d3);
 }
 
 /* Columns of a row of tiles first, which neighbours share, then each tile's rows. */
@@ -314,6 +319,134 @@ void conv_winograd_input(const float *patch, int64_t rows, int64_t columns, floa
                 transform_input(lines + i * line + column * 64, 16, to + i * 6 * plane, plane);
         }
     }
+}
+
+/* The 4 elements of A' m. */
+#define RESULT_0(m0, m1, m2, m3, m4, m5) (m0 + (m1 + m2) + (m3 + m4))
+#define RESULT_1(m0, m1, m2, m3, m4, m5) (S * (m1 - m2) + L * (m3 - m4))
+#define RESULT_2(m0, m1, m2, m3, m4, m5) (S2 * (m1 + m2) + L2 * (m3 + m4))
+#define RESULT_3(m0, m1, m2, m3, m4, m5) (S3 * (m1 - m2) + (L3 * (m3 - m4) + m5))
+
+/* One tile: 36 points to 4 rows of 4 pixels. */
+INLINE void transform_result(const float *from, int64_t plane, float *to, int64_t line)
+{
+#define POINT(i, j) (*(const v16 *)(from + (6 * i + j) * plane))
+#define COLUMN(j)                                                                                  \
+    const v16 m0##j = POINT(0, j), m1##j = POINT(1, j), m2##j = POINT(2, j), m3##j = POINT(3, j),  \
+              m4##j = POINT(4, j), m5##j = POINT(5, j);                                            \
+    const v16 r0##j = RESULT_0(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j),                          \
+              r1##j = RESULT_1(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j),                          \
+              r2##j = RESULT_2(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j),                          \
+              r3##j = RESULT_3(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j);
+#define ROW(i)                                                                                     \
+    *(v16 *)(to + i * line) = RESULT_0(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5);      \
+    *(v16 *)(to + i * line + 16) = RESULT_1(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5); \
+    *(v16 *)(to + i * line + 32) = RESULT_2(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5); \
+    *(v16 *)(to + i * line + 48) = RESULT_3(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5);
+    COLUMN(0)
+    COLUMN(1)
+    COLUMN(2)
+    COLUMN(3)
+    COLUMN(4)
+    COLUMN(5)
+    ROW(0)
+    ROW(1)
+    ROW(2)
+    ROW(3)
+}
+
+void conv_winograd_results(const float *from, int64_t rows, int64_t columns, float *to,
+                           int64_t plane)
+{
+    const int64_t line = columns * 64;
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t column = 0; column < columns; column++, from += 16)
+            transform_result(from, plane, to + row * 4 * line + column * 64, line);
+    }
+}
+
+/* The weights of one input and one output block: [channel][tap][16]. */
+typedef float Block[16 * 9][16];
+
+static void gather_block(const ConvWeights *w, int64_t k, int64_t c, Block out)
+{
+    const int64_t row = w->C * 9, lanes = min64(16, w->K - k);
+    const float *weights = w->weights + k * row + c * 9;
+    if (lanes < 16 || w->C - c < 16) {
+        const int64_t length = min64(16, w->C - c) * 9;
+        memset(out, 0, sizeof(Block));
+        for (int64_t lane = 0; lane < lanes; lane++) {
+            for (int64_t i = 0; i < length; i++)
+                out[i][lane] = weights[lane * row + i];
+        }
+        return;
+    }
+    for (int64_t i = 0; i < 144; i += 16) {
+        const float *from[16];
+        float *to[16];
+        for (int64_t j = 0; j < 16; j++) {
+            from[j] = weights + j * row + i;
+            to[j] = out[i + j];
+        }
+        conv_transpose(from, to);
+    }
+}
+
+/* One channel's weights lie together, 9 an output channel. conv_transpose reads 16 from each on,
+ * so it reads a copy, which is longer. */
+static void gather_turned(const ConvWeights *w, int64_t k, int64_t c, Block out)
+{
+    const int64_t lanes = min64(16, w->K - k), channels = min64(16, w->C - c);
+    float copy[16 * 9 + 16] = {0}, rest[16];
+    for (int64_t channel = 0; channel < channels; channel++) {
+        const float *from[16];
+        float *to[16];
+        memcpy(copy, w->weights + ((c + channel) * w->K + k) * 9,
+               (size_t)lanes * 36);
+        for (int64_t j = 0; j < 16; j++) {
+            from[j] = copy + j * 9;
+            to[j] = j < 9 ? out[channel * 9 + 8 - j] : rest;
+        }
+        conv_transpose(from, to);
+    }
+}
+
+/* What the weights are divided by at the points. */
+#define BY_S (2 * S2 * (S2 - L2))
+#define BY_L (2 * L2 * (L2 - S2))
+
+/* to = G from, 3 vectors to 6. */
+INLINE void transform_weights(v16 g0, v16 g1, v16 g2, v16 to[6])
+{
+    const v16 even_s = g0 * (1 / BY_S) + g2 * (S2 / BY_S);
+    const v16 even_l = g0 * (1 / BY_L) + g2 * (L2 / BY_L);
+    to[0] = g0 * (1 / (S2 * L2));
+    to[1] = even_s + g1 * (S / BY_S);
+    to[2] = even_s - g1 * (S / BY_S);
+    to[3] = even_l + g1 * (L / BY_L);
+    to[4] = even_l - g1 * (L / BY_L);
+    to[5] = g2;
+}
+
+static void transform_channel(const v16 g[9], float *out, int64_t plane)
+{
+    v16 column[3][6], row[6];
+    for (int64_t j = 0; j < 3; j++)
+        transform_weights(g[j], g[3 + j], g[6 + j], column[j]);
+    for (int64_t i = 0; i < 6; i++) {
+        transform_weights(column[0][i], column[1][i], column[2][i], row);
+        for (int64_t j = 0; j < 6; j++)
+            *(v16 *)(out + (i * 6 + j) * plane) = row[j];
+    }
+}
+
+void conv_winograd_weights(const ConvWeights *w, int64_t k, int64_t c, float *to, int64_t step,
+                           int64_t plane)
+{
+    Block block __attribute__((aligned(64)));
+    (w->turned ? gather_turned : gather_block)(w, k, c, block);
+    for (int64_t channel = 0; channel < 16 && c + channel < w->C; channel++)
+        transform_channel((const v16 *)block[channel * 9], to + channel * step, plane);
 }
 
 /* ---- transposing ---------------------------------------------------------------------------- */

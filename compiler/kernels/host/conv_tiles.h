@@ -56,6 +56,18 @@ void conv_grad_tiles(const ConvGradTile *);
  * is memory for 6 rows of the patch. */
 void conv_winograd_input(const float *patch, int64_t rows, int64_t columns, float *lines, float *to,
                          int64_t plane);
+/* to[4 * rows][4 * columns][16] = A' m A for the products m[point][row][column][16]. */
+void conv_winograd_results(const float *from, int64_t rows, int64_t columns, float *to,
+                           int64_t plane);
+/* to[point][channel][16] = G g G' for the weights g of 16 output channels, from k on, and up to 16
+ * input channels, from c on, `step` floats apart; zeros for lanes behind K. */
+typedef struct {
+    const float *weights;     /* [K][C][3][3]; turned: [C][K][3][3], by 180 degrees */
+    int64_t C, K;
+    bool turned;
+} ConvWeights;
+void conv_winograd_weights(const ConvWeights *, int64_t k, int64_t c, float *to, int64_t step,
+                           int64_t plane);
 
 /* Transposes 16 x 16 floats: to[i][j] = from[j][i]. The rows may be anywhere. */
 void conv_transpose(const float *const from[16], float *const to[16]);

@@ -32,14 +32,6 @@ enum {
 /* Weights that are read again for every few tiles: they stay in the first-level cache. */
 enum { WEIGHT_FLOATS = 9 * 16 * 64 };
 
-/* The points +-S and +-L, their squares and cubes. */
-#define S POINT_S
-#define L POINT_L
-#define S2 (S * S)
-#define L2 (L * L)
-#define S3 (S * S2)
-#define L3 (L * L2)
-
 /* The tiles at work, and the thread's scratch memory. */
 typedef struct {
     int64_t n, samples;
@@ -115,51 +107,13 @@ static void multiply_strip(const KernelArguments *a, const Task *task, int64_t s
 
 /* ---- results -------------------------------------------------------------------------------- */
 
-/* The 4 elements of A' m. */
-#define RESULT_0(m0, m1, m2, m3, m4, m5) (m0 + (m1 + m2) + (m3 + m4))
-#define RESULT_1(m0, m1, m2, m3, m4, m5) (S * (m1 - m2) + L * (m3 - m4))
-#define RESULT_2(m0, m1, m2, m3, m4, m5) (S2 * (m1 + m2) + L2 * (m3 + m4))
-#define RESULT_3(m0, m1, m2, m3, m4, m5) (S3 * (m1 - m2) + (L3 * (m3 - m4) + m5))
-
-/* One tile: 36 points to 4 rows of 4 pixels. */
-INLINE void transform_result(const float *from, int64_t plane, float *to, int64_t line)
-{
-#define POINT(i, j) (*(const v16 *)(from + (6 * i + j) * plane))
-#define COLUMN(j)                                                                                  \
-    const v16 m0##j = POINT(0, j), m1##j = POINT(1, j), m2##j = POINT(2, j), m3##j = POINT(3, j),  \
-              m4##j = POINT(4, j), m5##j = POINT(5, j);                                            \
-    const v16 r0##j = RESULT_0(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j),                          \
-              r1##j = RESULT_1(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j),                          \
-              r2##j = RESULT_2(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j),                          \
-              r3##j = RESULT_3(m0##j, m1##j, m2##j, m3##j, m4##j, m5##j);
-#define ROW(i)                                                                                     \
-    *(v16 *)(to + i * line) = RESULT_0(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5);      \
-    *(v16 *)(to + i * line + 16) = RESULT_1(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5); \
-    *(v16 *)(to + i * line + 32) = RESULT_2(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5); \
-    *(v16 *)(to + i * line + 48) = RESULT_3(r##i##0, r##i##1, r##i##2, r##i##3, r##i##4, r##i##5);
-    COLUMN(0)
-    COLUMN(1)
-    COLUMN(2)
-    COLUMN(3)
-    COLUMN(4)
-    COLUMN(5)
-    ROW(0)
-    ROW(1)
-    ROW(2)
-    ROW(3)
-}
-
 /* One output block of a sample's tiles; what lies behind the result's edges is not written. */
 static void write_block(const KernelArguments *a, const Task *task, const float *result, int64_t n,
                         int64_t cb, v16 *accumulators)
 {
     const int64_t *s = a->sizes;
     const int64_t line = task->columns * 64;
-    for (int64_t row = 0; row < task->rows; row++) {
-        for (int64_t column = 0; column < task->columns; column++, result += 16)
-            transform_result(result, s[SIZE_RESULT_PLANE],
-                             task->band + row * 4 * line + column * 64, line);
-    }
+    conv_winograd_results(result, task->rows, task->columns, task->band, s[SIZE_RESULT_PLANE]);
     const int64_t rows = min64(task->rows * 4, s[SIZE_P] - task->row);
     const int64_t pixels = min64(task->columns * 4, s[SIZE_Q] - task->column);
     for (int64_t row = 0; row < rows; row++)

@@ -7,89 +7,11 @@
  */
 enum { SIZE_C, SIZE_K, SIZE_TRANSPOSED, SIZE_STRIP, SIZE_POINT_WEIGHTS }; /* as conv_winograd.c's */
 
-/* The weights of one input and one output block: [channel][tap][16]. */
-typedef float Block[16 * 9][16];
-
-static void gather_block(const KernelArguments *a, int64_t k, int64_t c, Block out)
-{
-    const int64_t *s = a->sizes;
-    const int64_t row = s[SIZE_C] * 9, lanes = min64(16, s[SIZE_K] - k);
-    const float *weights = (const float *)a->buffers[0] + k * row + c * 9;
-    if (lanes < 16 || s[SIZE_C] - c < 16) {
-        const int64_t length = min64(16, s[SIZE_C] - c) * 9;
-        memset(out, 0, sizeof(Block));
-        for (int64_t lane = 0; lane < lanes; lane++) {
-            for (int64_t i = 0; i < length; i++)
-                out[i][lane] = weights[lane * row + i];
-        }
-        return;
-    }
-    for (int64_t i = 0; i < 144; i += 16) {
-        const float *from[16];
-        float *to[16];
-        for (int64_t j = 0; j < 16; j++) {
-            from[j] = weights + j * row + i;
-            to[j] = out[i + j];
-        }
-        conv_transpose(from, to);
-    }
-}
-
-/* One channel's weights lie together, 9 an output channel. conv_transpose reads 16 from each on,
- * so it reads a copy, which is longer. */
-static void gather_turned(const KernelArguments *a, int64_t k, int64_t c, Block out)
-{
-    const int64_t *s = a->sizes;
-    const int64_t lanes = min64(16, s[SIZE_K] - k), channels = min64(16, s[SIZE_C] - c);
-    float copy[16 * 9 + 16] = {0}, rest[16];
-    for (int64_t channel = 0; channel < channels; channel++) {
-        const float *from[16];
-        float *to[16];
-        memcpy(copy, (const float *)a->buffers[0] + ((c + channel) * s[SIZE_K] + k) * 9,
-               (size_t)lanes * 36);
-        for (int64_t j = 0; j < 16; j++) {
-            from[j] = copy + j * 9;
-            to[j] = j < 9 ? out[channel * 9 + 8 - j] : rest;
-        }
-        conv_transpose(from, to);
-    }
-}
-
-/* The points, and what the weights are divided by there. */
-#define S ((double)POINT_S)
-#define L ((double)POINT_L)
-#define BY_S (2 * S * S * (S * S - L * L))
-#define BY_L (2 * L * L * (L * L - S * S))
-
-/* to = G from, 3 vectors to 6. */
-INLINE void transform_weights(v16 g0, v16 g1, v16 g2, v16 to[6])
-{
-    const v16 even_s = g0 * (float)(1 / BY_S) + g2 * (float)(S * S / BY_S);
-    const v16 even_l = g0 * (float)(1 / BY_L) + g2 * (float)(L * L / BY_L);
-    to[0] = g0 * (float)(1 / (S * S * L * L));
-    to[1] = even_s + g1 * (float)(S / BY_S);
-    to[2] = even_s - g1 * (float)(S / BY_S);
-    to[3] = even_l + g1 * (float)(L / BY_L);
-    to[4] = even_l - g1 * (float)(L / BY_L);
-    to[5] = g2;
-}
-
-static void transform_channel(const v16 g[9], float *out, int64_t plane)
-{
-    v16 column[3][6], row[6];
-    for (int64_t j = 0; j < 3; j++)
-        transform_weights(g[j], g[3 + j], g[6 + j], column[j]);
-    for (int64_t i = 0; i < 6; i++) {
-        transform_weights(column[0][i], column[1][i], column[2][i], row);
-        for (int64_t j = 0; j < 6; j++)
-            *(v16 *)(out + (i * 6 + j) * plane) = row[j];
-    }
-}
-
 void KERNEL(const KernelArguments *a)
 {
     const int64_t *s = a->sizes;
     const int64_t blocks = channel_blocks(s[SIZE_K]), x_blocks = channel_blocks(s[SIZE_C]);
+    const ConvWeights weights = {a->buffers[0], s[SIZE_C], s[SIZE_K], s[SIZE_TRANSPOSED]};
     const int64_t strips = (blocks + s[SIZE_STRIP] - 1) / s[SIZE_STRIP];
     #pragma omp parallel for num_threads(a->threads) schedule(dynamic)
     for (int64_t task = 0; task < strips * x_blocks; task++) {
@@ -97,12 +19,8 @@ void KERNEL(const KernelArguments *a)
         const int64_t first = strip * s[SIZE_STRIP];
         const int64_t width = 16 * min64(s[SIZE_STRIP], blocks - first);
         float *to = (float *)a->buffers[1] + strip * 36 * s[SIZE_POINT_WEIGHTS] + c * width;
-        Block block __attribute__((aligned(64)));
-        for (int64_t lane = 0; lane < width; lane += 16) {
-            (s[SIZE_TRANSPOSED] ? gather_turned : gather_block)(a, first * 16 + lane, c, block);
-            for (int64_t channel = 0; channel < min64(16, s[SIZE_C] - c); channel++)
-                transform_channel((const v16 *)block[channel * 9], to + channel * width + lane,
+        for (int64_t lane = 0; lane < width; lane += 16)
+            conv_winograd_weights(&weights, first * 16 + lane, c, to + lane, width,
                                   s[SIZE_POINT_WEIGHTS]);
-        }
     }
 }

@@ -62,7 +62,7 @@ class Side:
         network, program, batch, precision = case.split("-")
         environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
         if who.split("+")[0] == "ours":
-            command = [options.work / "ours", plan_of(who, network, precision, options), program,
+            command = [options.work / "ours", plan_of(who, network, options), program,
                        batch, str(options.threads)] + [precision] * (precision != "fp32")
         else:
             command = [sys.executable, HERE / "side.py", who, network, program, batch, precision,
@@ -151,11 +151,10 @@ def settings(who, options):
 
 # ---- what is prepared ----------------------------------------------------------------------------
 
-def plan_of(who, network, precision, options):
+def plan_of(who, network, options):
+    """A plan for the host holds all precisions."""
     wanted = [f"--{option}" for option in who.split("+")[1:]]
-    if precision != "fp32":
-        wanted += ["--precision", precision]
-    plan = options.work / f"{network}{''.join(wanted).replace(' ', '')}.plan"
+    plan = options.work / f"{network}{''.join(wanted)}.plan"
     command = [options.build / "segc", ROOT / "models" / f"{network}.seg", "--target", "host",
                *wanted, "-o", plan]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)

@@ -330,8 +330,7 @@ def print_table(rows):
          + "".join(f"{title:>9}" for _, title in COLUMNS))
     cases = {}
     for row in rows:
-        cases.setdefault(tuple(row[k] for k in ("network", "program", "batch", "precision")),
-                         []).append(row)
+        cases.setdefault(case_of(row), []).append(row)
     for case, members in cases.items():
         ours = best_of(members, "ours")
         text = f"{case[0]:<14}{case[1]:<8}{case[2]:>6} {case[3]:<5}"
@@ -372,18 +371,18 @@ def facts(options):
             "size": 256, "versions": versions()}
 
 
-def key_of(row):
-    return tuple(row[key] for key in ("network", "program", "batch", "precision", "who", "variant"))
+def case_of(row):
+    return tuple(row[key] for key in ("network", "program", "batch", "precision"))
 
 
 def write(path, options, rows):
-    """Rows of earlier runs in the file stay, unless they were measured again."""
+    """Cases of earlier runs stay in the file, unless they were measured again."""
     try:
         old = json.loads(path.read_text())["rows"]
     except FileNotFoundError:
         old = []
-    new = {key_of(row) for row in rows}
-    kept = [row for row in old if key_of(row) not in new]
+    new = {case_of(row) for row in rows}
+    kept = [row for row in old if case_of(row) not in new]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     with open(temporary, "w") as out:
@@ -409,8 +408,8 @@ def parse():
                         help="start no turn after that; what was measured counts")
     parser.add_argument("--start-seconds", type=float, default=600,
                         help="who is not ready by then, compiling included, is left out")
-    parser.add_argument("--json", type=Path, help="write all numbers there; rows of earlier runs "
-                        "in it stay, unless measured again")
+    parser.add_argument("--json", type=Path, help="write all numbers there; cases of earlier "
+                        "runs in it stay, unless measured again")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="where segc is")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "peers",
                         help="for plans, weights, exports and caches")

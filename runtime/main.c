@@ -55,7 +55,7 @@
            "what the outline in the trimaps (value 3) counts as")
 
 static const Option train_options[] = {
-    TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/; required"),
+    TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/, or images/ and masks/; required"),
     COUNT('e', "epochs", "50", 1, 1e6, epochs, "train until this many epochs are done in all"),
     { 'b', "batch", OPTION_COUNT, "N|auto", "2", 1, 65536, PLACE(batch),
       "pictures in a step; auto: the power of two that fits the device's memory, 64 at most and an "
@@ -113,7 +113,7 @@ static const Option train_options[] = {
 };
 
 static const Option eval_options[] = {
-    TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/; required"),
+    TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/, or images/ and masks/; required"),
     TEXT('m', "weights", "FILE", NULL, weights, "a checkpoint or other safetensors file; required"),
     CHOICE(0, "split", "train|valid|test", "test", split, "the pictures that are scored"),
     COUNT('b', "batch", "16", 1, 65536, batch, "pictures in a batch; soft Dice depends on it"),
@@ -227,7 +227,7 @@ static const Option synth_options[] = {
 
 static const Command commands[] = {
     { "train", "PLAN", 1, 1, "train a network",
-      "Trains the network of PLAN on the train split with Adam. After every epoch the valid split "
+      "Trains the network of PLAN on the train split. After every epoch the valid split "
       "is "
       "scored, and the save folder gets NAME.last.safetensors, NAME.best.safetensors (by valid "
       "Dice), "

@@ -72,7 +72,7 @@ static void test_unsuitable(void **state)
     refuses((DeviceOptions){ .name = "cuda:x" }, "unknown device 'cuda:x'", "cuda:N");
     refuses((DeviceOptions){ .name = "cuda:" }, "unknown device", "cuda:N");
     refuses((DeviceOptions){ .precision = "fp8" }, "unknown precision 'fp8'", "bf16");
-    refuses((DeviceOptions){ .name = "cpu", .precision = "bf16" }, "the cpu computes in fp32",
+    refuses((DeviceOptions){ .name = "cpu", .precision = "tf32" }, "the cpu computes in fp32",
             "-d cuda");
     setenv("STUB_DEVICES", "2", 1);
     refuses((DeviceOptions){ .name = "cuda:1" }, "Stub 1 is sm_61: CUDA kernels need sm_70",

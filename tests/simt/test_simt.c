@@ -433,7 +433,8 @@ static void check_device(void)
     test.parameters = device->allocate(device, 64, &error);
     void *places[] = {test.activations, test.parameters, test.activations + 256};
     DeviceStep bound = {&step, places};
-    test.work = (DeviceRun){.steps = &bound, .n_steps = 1, .batch = 2,
+    test.work = (DeviceRun){.steps = &bound, .n_steps = 1, .parts = 1 << PART_MAIN,
+                             .batch = 2,
                             .kernels = device->build(device, &target, &needed, "test", &error)};
     judge(test.work.kernels != NULL, "device: build", error.text);
     float x[40], y[40] = {0};

@@ -157,10 +157,11 @@ typedef struct {
     uint64_t used;              /* when, in runs */
 } CudaGraph;
 
-/* Which launch each step of a program takes, for a batch. */
+/* Which launch each step of a program takes, for a batch; 0 for those of other parts. */
 typedef struct {
     const DeviceStep *steps;
     int64_t batch;
+    unsigned parts;
     int *launches;
 } CudaChoice;
 

@@ -107,12 +107,13 @@ bool cuda_choose(const CudaDevice *cuda, const CudaKernels *kernels, const PlanS
     return *chosen >= 0 || no_launch(cuda, kernels, step, error);
 }
 
-/* The launch of every step; NULL after an error. */
+/* The launch of every step of the run's parts; NULL after an error. */
 static const int *choice_of(const CudaDevice *cuda, const DeviceRun *run, Error *error)
 {
     CudaKernels *kernels = kernels_of(run);
     for (int i = 0; i < kernels->n_choices; i++)
-        if (kernels->choices[i].steps == run->steps && kernels->choices[i].batch == run->batch)
+        if (kernels->choices[i].steps == run->steps && kernels->choices[i].batch == run->batch
+            && kernels->choices[i].parts == run->parts)
             return kernels->choices[i].launches;
     CudaChoice *choices = realloc(kernels->choices,
                                   (size_t)(kernels->n_choices + 1) * sizeof *choices);
@@ -125,11 +126,12 @@ static const int *choice_of(const CudaDevice *cuda, const DeviceRun *run, Error 
         return NULL;
     }
     for (int i = 0; i < run->n_steps; i++)
-        if (!cuda_choose(cuda, kernels, run->steps[i].plan, run->batch, &launches[i], error)) {
+        if ((run->parts >> run->steps[i].plan->part & 1)
+            && !cuda_choose(cuda, kernels, run->steps[i].plan, run->batch, &launches[i], error)) {
             free(launches);
             return NULL;
         }
-    choices[kernels->n_choices++] = (CudaChoice){ run->steps, run->batch, launches };
+    choices[kernels->n_choices++] = (CudaChoice){ run->steps, run->batch, run->parts, launches };
     return launches;
 }
 

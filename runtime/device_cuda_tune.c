@@ -212,7 +212,7 @@ bool cuda_wants_tuning(Device *device, const DeviceRun *run)
             return false; /* it ran already */
     for (int i = 0; i < run->n_steps; i++) {
         const PlanStep *step = run->steps[i].plan;
-        if (usable_launches(cuda, kernels, step) > 1
+        if ((run->parts >> step->part & 1) && usable_launches(cuda, kernels, step) > 1
             && !find_winner(cuda, signature_of(kernels, step), run->batch))
             return true;
     }
@@ -229,6 +229,8 @@ bool cuda_tune(Device *device, const DeviceRun *run, Error *error)
         return false;
     for (int i = 0; i < run->n_steps; i++) {
         const DeviceStep *step = &run->steps[i];
+        if (!step_is_due(run, step->plan))
+            continue;
         if (is_open(cuda, kernels, step->plan, run->batch)
             && !tune_step(cuda, kernels, step, run->batch, error))
             return false;

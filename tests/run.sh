@@ -16,6 +16,8 @@ mkdir -p "$logs"
 export SEG_CACHE=${SEG_CACHE:-$PWD/build/test-cache}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1}
+# fontconfig keeps what it read until the process ends.
+export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/leaks.txt:print_suppressions=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 total_passed=0 total_failed=0 total_skipped=0
 

@@ -391,10 +391,6 @@ static void test_failures(void)
     close_all(&bench);
 }
 
-/* What LeakSanitizer is to leave out: fontconfig keeps what cairo asked it for. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libfontconfig\n"; }
-
 int main(void)
 {
     Error error = { 0 };

@@ -323,6 +323,7 @@ typedef struct {
     PictureScore *scores;    /* of every picture, in the split's order; may be NULL */
     Sheet *sheet;            /* gets `sheet_pictures` of them, spread over the split; may be NULL */
     int sheet_pictures;
+    const bool *chosen;      /* by index: those on the sheet instead; may be NULL */
 } EvaluateOptions;
 bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Error *);
 /* From dice_sums' five numbers. */

@@ -60,6 +60,15 @@ typedef struct {
     int sheet_next;           /* pictures on the sheet so far */
 } Scoring;
 
+static bool is_on_sheet(const Scoring *scoring, int index)
+{
+    const EvaluateOptions *options = scoring->options;
+    int64_t count = dataset_count(scoring->data, options->split);
+    return options->chosen
+         ? options->chosen[index]
+         : scoring->pictures * options->sheet_pictures >= scoring->sheet_next * count;
+}
+
 static void score_picture(Scoring *scoring, const Batch *batch, int i, const double sums[SUMS])
 {
     const EvaluateOptions *options = scoring->options;
@@ -76,9 +85,7 @@ static void score_picture(Scoring *scoring, const Batch *batch, int i, const dou
     if (options->scores)
         options->scores[scoring->pictures] = (PictureScore){
             dice, iou, (int64_t)sums[0], (int64_t)sums[1], (int64_t)sums[2], index };
-    int64_t count = dataset_count(scoring->data, options->split);
-    if (options->sheet && !scoring->from_metric
-        && scoring->pictures * options->sheet_pictures >= scoring->sheet_next * count) {
+    if (options->sheet && !scoring->from_metric && is_on_sheet(scoring, index)) {
         sheet_add(options->sheet, dataset_name(scoring->data, options->split, index),
                   batch->images + 3 * i * scoring->pixels, batch->masks + i * scoring->pixels,
                   scoring->values + i * scoring->pixels, options->threshold, dice);
@@ -283,13 +290,14 @@ static bool write_results(Evaluation *evaluation, const Options *options, Error 
 static bool prepare_sheet(Evaluation *evaluation, const Options *options, const PlanTensor *image,
                           Error *error)
 {
-    if (strcmp(options->plot, "y") != 0)
+    if (strcmp(options->plot, "n") == 0)
         return true;
     int count = dataset_count(evaluation->data, evaluation->split);
     int pictures = count < options->count ? count : (int)options->count;
     char title[256];
-    snprintf(title, sizeof title, "%.80s, %s split: %d of %d pictures",
-             evaluation->session.plan->model, split_name(evaluation->split), pictures, count);
+    snprintf(title, sizeof title, "%.80s, %s split: %s%d of %d pictures",
+             evaluation->session.plan->model, split_name(evaluation->split),
+             strcmp(options->plot, "worst") == 0 ? "the worst " : "", pictures, count);
     evaluation->sheet = sheet_open(title, pictures, (int)image->dims[1], (int)image->dims[2]);
     return evaluation->sheet
            || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
@@ -324,6 +332,25 @@ static bool prepare(Evaluation *evaluation, const Options *options, ProgramTenso
     return evaluation->data != NULL;
 }
 
+/* --plot worst: once more, for the sheet of those with the lowest scores. */
+static bool draw_worst(Evaluation *evaluation, EvaluateOptions wanted, Error *error)
+{
+    int count = (int)evaluation->total.pictures;
+    bool *chosen = calloc((size_t)count + 1, sizeof *chosen);
+    Scores again;
+    if (!chosen)
+        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
+    qsort(evaluation->scores, (size_t)count, sizeof *evaluation->scores, worst_first);
+    for (int i = 0; i < wanted.sheet_pictures; i++)
+        chosen[evaluation->scores[i].index] = true;
+    wanted.sheet = evaluation->sheet;
+    wanted.scores = NULL;
+    wanted.chosen = chosen;
+    bool drawn = evaluate_split(&evaluation->session, evaluation->data, &wanted, &again, error);
+    free(chosen);
+    return drawn;
+}
+
 static bool evaluate(Evaluation *evaluation, const Options *options, Error *error)
 {
     Session *session = &evaluation->session;
@@ -341,15 +368,18 @@ static bool evaluate(Evaluation *evaluation, const Options *options, Error *erro
         || !session_build(session, error)
         || !weights_upload(&evaluation->weights, session->executor, error))
         return false;
+    bool worst = strcmp(options->plot, "worst") == 0;
     EvaluateOptions wanted = {
         .split = evaluation->split, .batch = (int)options->batch, .workers = (int)options->workers,
         .threshold = evaluation->threshold, .scores = evaluation->scores,
-        .sheet = evaluation->sheet,
+        .sheet = worst ? NULL : evaluation->sheet,
         .sheet_pictures = count < options->count ? count : (int)options->count,
     };
     if (!evaluate_split(session, evaluation->data, &wanted, &evaluation->total, error))
         return false;
     print_scores(evaluation, options);
+    if (worst && !draw_worst(evaluation, wanted, error))
+        return false;
     return write_results(evaluation, options, error);
 }
 

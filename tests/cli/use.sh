@@ -8,6 +8,8 @@ weights=run/tiny.best.safetensors
 ok "eval" "$segrun" eval tiny.plan -m $weights --data pets --plot y -o sheet.png --csv scores.csv --json scores.json
 says "the headline" "[Dd]ice"
 check "the sheet is a PNG" test "$(head -c 4 sheet.png | tail -c 3)" = PNG
+ok "eval of the worst" "$segrun" eval tiny.plan -m $weights --data pets --split train --plot worst --count 2 -o worst.png
+check "the sheet of the worst is a PNG" test "$(head -c 4 worst.png | tail -c 3)" = PNG
 check "a line of scores a picture, and a header" test "$(wc -l <scores.csv)" = 7
 check "scores as JSON" grep -q '"' scores.json
 ok "eval of another split, in batches of one" "$segrun" eval tiny.plan -m $weights --data pets --split train -b 1

@@ -10,6 +10,7 @@
  * The words come from the scanner, comments from the gaps between them. The result is scanned again:
  * it must have the same words.
  */
+#include "../runtime/files.h"
 #include "seg.h"
 
 #include <errno.h>
@@ -354,7 +355,7 @@ const char *format_text(Compilation *c, const SourceFile *file, size_t *length)
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
-enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT, MAX_STDIN = 1 << 20 };
+enum { MAX_STDIN = 1 << 20 };
 
 static const char help[] =
     "Usage: segc fmt [--check] FILE.seg...\n"
@@ -390,7 +391,7 @@ static bool format_file(Compilation *c, const char *path, bool check)
     bool same = length == file.length && !memcmp(text, file.text, length);
     if (standard && !check)
         fwrite(text, 1, length, stdout);
-    else if (!same && (check || write_file(c, path, text, length, "or use `segc fmt - < FILE`")))
+    else if (!same && (check || write_file(c, path, text, length)))
         puts(file.name);
     return same;
 }
@@ -417,5 +418,5 @@ int format_command(int argc, char **argv)
         environment |= c.environment;
         arena_close(c.arena);
     }
-    return environment ? EXIT_ENVIRONMENT : failed || (check && !fine) ? EXIT_INPUT : EXIT_FINE;
+    return environment ? EXIT_ENVIRONMENT : failed || (check && !fine) ? EXIT_USER : EXIT_FINE;
 }

@@ -365,14 +365,10 @@ void emit_cuda_write(Emission *, const PlanBuffer *partials);
 /* `@` in the text becomes the number of channels in a vector. */
 void emit_width(Emission *);
 PlanBuffer node_buffer(const Node *);
-bool write_plan(Compilation *, const Plan *, const char *path); /* false after error_system */
+/* These two write atomically (runtime/files.h); false after error_system. */
+bool write_plan(Compilation *, const Plan *, const char *path);
+bool write_file(Compilation *, const char *path, const void *bytes, size_t size);
 void *plan_bytes_make(const Plan *, size_t *size);   /* what it writes; free with free() */
-
-/* ---- write_file.c ---------------------------------------------------------------------------- */
-
-/* Writes atomically (temporary file, fsync, rename). False after error_system, whose hint ends with
- * what else the user can do. */
-bool write_file(Compilation *, const char *path, const void *bytes, size_t size, const char *hint);
 
 /* ---- summary.c ------------------------------------------------------------------------------- */
 

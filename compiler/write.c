@@ -9,6 +9,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "../runtime/files.h"
 #include "seg.h"
 
 enum { HEAD_BYTES = 32 };
@@ -309,11 +310,20 @@ void *plan_bytes_make(const Plan *plan, size_t *size)
     return out.bytes;
 }
 
+bool write_file(Compilation *c, const char *path, const void *bytes, size_t size)
+{
+    Error error;
+    if (file_write(path, bytes, size, &error))
+        return true;
+    error_system(c, error.hint[0] ? error.hint : "name another file", "%s", error.text);
+    return false;
+}
+
 bool write_plan(Compilation *c, const Plan *plan, const char *path)
 {
     size_t size;
     void *bytes = plan_bytes_make(plan, &size);
-    bool done = write_file(c, path, bytes, size, "or name another file with -o");
+    bool done = write_file(c, path, bytes, size);
     free(bytes);
     return done;
 }

@@ -113,7 +113,8 @@ bool file_begin(FileWriter *writer, const char *path, Error *error)
         >= (int)sizeof writer->path - 32)
         return fail(error, EXIT_USER, "use a shorter name", "cannot write %.200s...: name too long",
                     path);
-    if (stat(writer->path, &facts) == 0 && !S_ISREG(facts.st_mode)) {
+    bool exists = stat(writer->path, &facts) == 0;
+    if (exists && !S_ISREG(facts.st_mode)) {
         writer->file = open(writer->path, O_WRONLY | O_CLOEXEC);
         return writer->file >= 0 || write_error(writer, "write", error);
     }
@@ -125,6 +126,11 @@ bool file_begin(FileWriter *writer, const char *path, Error *error)
     if (writer->file < 0) {
         writer->temporary[0] = 0;
         return write_error(writer, "write", error);
+    }
+    if (exists && fchmod(writer->file, facts.st_mode & 0777) != 0) {
+        write_error(writer, "write", error);
+        file_abandon(writer);
+        return false;
     }
     return true;
 }

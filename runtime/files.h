@@ -34,7 +34,8 @@ bool fail(Error *, ExitCode, const char *hint, const char *format, ...)
 
 /* Whole file, NUL behind it; *bytes its size. Free with free(). */
 char *file_read(const char *path, size_t *bytes, Error *);
-/* Temporary file beside it, fsync, rename, fsync of the folder. */
+/* Temporary file beside it, fsync, rename, fsync of the folder. A link stays a link, an old file's
+ * permissions stay; what is no regular file (/dev/null, a pipe) is written in place. */
 bool file_write(const char *path, const void *bytes, size_t size, Error *);
 /* The same in pieces, for what is too large to be put together in memory. file_append and
  * file_commit abandon the file when they fail; file_abandon leaves the old file as it was. */

@@ -251,6 +251,22 @@ static void differentiate_terms(Gradients *g, Node *node, Node *dy, Op gradient)
         share_summed(g, node, 0, inferred(g, binary(g, OP_MUL, node, dy, slope)));
 }
 
+/* Terms t log p of softmax's p: through p, dz = p * sum(dy t) - dy t, which no p however small
+ * makes wrong. */
+static void differentiate_class_terms(Gradients *g, Node *node, Node *dy)
+{
+    Node *p = node->inputs[0], *t = node->inputs[1];
+    if (p->op != OP_SOFTMAX) {
+        differentiate_terms(g, node, dy, OP_CLASS_TERMS_GRAD);
+        return;
+    }
+    if (!needs(g, p, 0))
+        return;
+    Node *wanted = inferred(g, binary(g, OP_MUL, node, dy, t));
+    Node *spread = inferred(g, binary(g, OP_MUL, node, p, sum(g, node, wanted, AXIS_CHANNELS)));
+    share(g, node, p->inputs[0], inferred(g, binary(g, OP_SUB, node, spread, wanted)));
+}
+
 /* ---- reductions, windows, moves -------------------------------------------------------------- */
 
 static int64_t mean_count(const Node *node, Shape shape)
@@ -323,6 +339,9 @@ static void differentiate_node(Gradients *g, Node *node, Node *dy)
     case OP_LOGITS_CROSS_ENTROPY_TERMS:
         differentiate_terms(g, node, dy, OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD); return;
 
+    case OP_CLASS_TERMS: differentiate_class_terms(g, node, dy); return;
+    case OP_ONE_HOT: return; /* constant but where it jumps */
+
     case OP_SUM: share(g, node, x, expanded(g, node, dy, x->shape)); return;
     case OP_MEAN:
         differentiate_mean(g, node, dy, mean_count(node, x->shape),
@@ -344,7 +363,7 @@ static void differentiate_node(Gradients *g, Node *node, Node *dy)
     /* Reached through the affine that reads them, which hands them no gradient. */
     case OP_BATCH_MOMENTS: case OP_BATCH_NORM_COEFFICIENTS:
     /* Replaced by specialise. */
-    case OP_BATCH_NORM: case OP_BINARY_CROSS_ENTROPY: case OP_DICE_LOSS:
+    case OP_BATCH_NORM: case OP_BINARY_CROSS_ENTROPY: case OP_CROSS_ENTROPY: case OP_DICE_LOSS:
     case OP_TVERSKY_LOSS: case OP_FOCAL_LOSS: case OP_DICE:
     /* Not in a training graph before this pass, or below no loss. */
     case OP_BATCH_NORM_RUNNING: case OP_RUNNING_MEAN: case OP_RUNNING_VAR: case OP_DICE_SUMS:
@@ -355,6 +374,7 @@ static void differentiate_node(Gradients *g, Node *node, Node *dy)
     case OP_BATCH_NORM_GRAD_WEIGHT: case OP_BATCH_NORM_GRAD_BIAS: case OP_RELU_GRAD:
     case OP_LEAKY_RELU_GRAD: case OP_SILU_GRAD: case OP_GELU_GRAD: case OP_SIGMOID_GRAD:
     case OP_CROSS_ENTROPY_TERMS_GRAD: case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: case OP_SOFTMAX_GRAD:
+    case OP_CLASS_TERMS_GRAD:
     case OP_GLOBAL_MAX_POOL_GRAD: case OP_CHANNEL_MAX_GRAD: case OP_MAX_POOL_GRAD:
     case OP_AVG_POOL_GRAD: case OP_UPSAMPLE_GRAD:
     case OP_COUNT:

@@ -109,7 +109,7 @@ static bool runs_along(const Group *group, const Node *node)
     if (node->stored && node != group->root)
         return true;
     if (node->op == OP_CONCAT || node->op == OP_SLICE || node->op == OP_DROPOUT
-        || node->op == OP_AFFINE || node->op == OP_COMBINE)
+        || node->op == OP_ONE_HOT || node->op == OP_AFFINE || node->op == OP_COMBINE)
         return false;
     for (int i = 0; i < node->n_inputs; i++)
         if (!runs_along(group, node->inputs[i]))

@@ -194,6 +194,17 @@ static Value evaluate_dropout(Row *row, Node *node, Place at)
     return value;
 }
 
+/* Lanes behind the last channel stay zero: a number that is no channel's is in none. */
+static Value evaluate_one_hot(Row *row, Node *node, Place at)
+{
+    Value t = operand(row, node, 0, at);
+    int channels = emission_size(row->e, node->shape.dims[0]);
+    Value value = new_value(row, t.constant);
+    text_printf(value_text(row, value), "one_hot@(%s, @ * %s, a->sizes[%d]);\n", t.name, at.block,
+                channels);
+    return value;
+}
+
 static Value evaluate_divide(Row *row, Node *node, Place at)
 {
     Value x = operand(row, node, 0, at);
@@ -231,6 +242,8 @@ static const char *formula(Op op)
     case OP_CROSS_ENTROPY_TERMS_GRAD: return "($0 - $1) / max@($0 * (1 - $0), splat@(1e-12f))";
     case OP_LOGITS_CROSS_ENTROPY_TERMS: return "relu@($0) - $0 * $1 + log1p@(exp@(-abs@($0)))";
     case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: return "sigmoid@($0) - $1";
+    case OP_CLASS_TERMS: return "-($1 * max@(log@($0), splat@(-100)))";
+    case OP_CLASS_TERMS_GRAD: return "-($1 / max@($0, splat@(1e-12f)))";
     default: return NULL;
     }
 }
@@ -301,6 +314,7 @@ Value row_expression(Row *row, Node *node, Place at)
     switch ((int)node->op) {
     case OP_CONCAT: case OP_SLICE: return evaluate_move(row, node, at);
     case OP_DROPOUT: return evaluate_dropout(row, node, at);
+    case OP_ONE_HOT: return evaluate_one_hot(row, node, at);
     case OP_DIVIDE_BY_COUNT: return evaluate_divide(row, node, at);
     case OP_AFFINE: return evaluate_affine(row, node, at);
     case OP_COMBINE: return evaluate_combine(row, node, at);

@@ -182,7 +182,7 @@ static bool is_slow(const Node *node)
     switch ((int)node->op) {
     case OP_SIGMOID: case OP_SILU: case OP_GELU: case OP_SILU_GRAD: case OP_GELU_GRAD:
     case OP_CROSS_ENTROPY_TERMS: case OP_LOGITS_CROSS_ENTROPY_TERMS:
-    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: case OP_DROPOUT:
+    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: case OP_CLASS_TERMS: case OP_DROPOUT:
         return true;
     case OP_DIV:
         return node->inputs[1]->op != OP_CONSTANT;

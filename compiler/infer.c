@@ -468,6 +468,50 @@ static bool rule_pair(const Rule *rule, Shape result)
         && give(rule, result);
 }
 
+/* ---- class numbers --------------------------------------------------------------------------- */
+
+enum { MOST_CLASSES = 255 };  /* 255 in a mask is no class */
+
+/* One channel of numbers of any type. */
+static bool need_class_numbers(const Rule *rule, int operand)
+{
+    const Node *t = rule->node->inputs[operand];
+    if (!t->shape.batched || t->shape.rank != 3)
+        return need_activation(rule, operand);
+    return t->shape.dims[0] == 1
+        || fail(rule, operand, "expected class numbers, [1,H,W], got %s with C=%lld",
+                operand_name(rule, operand), (long long)t->shape.dims[0]);
+}
+
+static bool rule_one_hot(const Rule *rule)
+{
+    const int64_t *t = rule->node->inputs[0]->shape.dims;
+    return need_class_numbers(rule, 0)
+        && give(rule, shape_sample(attribute(rule->node, ATTR_CHANNELS), t[1], t[2]));
+}
+
+/* Probabilities of several classes against class numbers. */
+static bool compares_classes(const Node *node)
+{
+    const Shape p = node->inputs[0]->shape, t = node->inputs[1]->shape;
+    return p.rank == 3 && t.rank == 3 && p.batched && t.batched && p.dims[0] > 1
+        && t.dims[0] == 1;
+}
+
+static bool rule_classes(const Rule *rule, Shape result)
+{
+    const Node *p = rule->node->inputs[0];
+    if (!need_activation(rule, 0) || !need_class_numbers(rule, 1))
+        return false;
+    if (p->shape.dims[0] < 2)
+        return fail(rule, 0, "%s has C=1: of one class against the background the loss is "
+                    "binary_cross_entropy", operand_name(rule, 0));
+    if (p->shape.dims[0] > MOST_CLASSES)
+        return fail(rule, 0, "%s has C=%lld; a mask of bytes holds %d classes at most",
+                    operand_name(rule, 0), (long long)p->shape.dims[0], MOST_CLASSES);
+    return need_equal(rule, 0, 1, 1) && need_equal(rule, 0, 1, 2) && give(rule, result);
+}
+
 /* ---- reductions and windows ------------------------------------------------------------------ */
 
 /* The reduced dimensions become 1; over the batch the result is fixed, over batch and pixels it
@@ -605,6 +649,7 @@ static bool apply(const Rule *rule)
     case OP_RELU: case OP_LEAKY_RELU: case OP_SILU: case OP_GELU: case OP_SIGMOID:
     case OP_DROPOUT: case OP_DIVIDE_BY_COUNT: case OP_SOFTMAX:
         return rule_same(rule);
+    case OP_ONE_HOT: return rule_one_hot(rule);
     case OP_ADD: case OP_SUB: case OP_MUL: case OP_DIV: return rule_broadcast(rule);
     case OP_EXPAND:
         return node->shape.rank ? give(rule, node->shape)
@@ -612,7 +657,7 @@ static bool apply(const Rule *rule)
     case OP_RELU_GRAD: case OP_LEAKY_RELU_GRAD: case OP_SILU_GRAD: case OP_GELU_GRAD:
     case OP_SIGMOID_GRAD: case OP_SOFTMAX_GRAD: case OP_CROSS_ENTROPY_TERMS:
     case OP_CROSS_ENTROPY_TERMS_GRAD: case OP_LOGITS_CROSS_ENTROPY_TERMS:
-    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD:
+    case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: case OP_CLASS_TERMS: case OP_CLASS_TERMS_GRAD:
         return rule_pair(rule, x);
     case OP_SUM: case OP_MEAN: return rule_sum(rule);
     case OP_GLOBAL_AVG_POOL: case OP_GLOBAL_MAX_POOL: return rule_reduced(rule, true);
@@ -625,9 +670,13 @@ static bool apply(const Rule *rule)
     case OP_CONCAT: return rule_concat(rule);
     case OP_SLICE: return rule_slice(rule);
     case OP_PAD: case OP_CROP: return rule_pad_crop(rule);
-    case OP_BINARY_CROSS_ENTROPY: case OP_DICE_LOSS: case OP_TVERSKY_LOSS: case OP_FOCAL_LOSS:
+    case OP_CROSS_ENTROPY: return rule_classes(rule, shape_fixed(3, one));
+    case OP_DICE_LOSS: case OP_DICE: {
+        const Shape result = node->op == OP_DICE ? shape_sample(1, 1, 1) : shape_fixed(3, one);
+        return compares_classes(node) ? rule_classes(rule, result) : rule_pair(rule, result);
+    }
+    case OP_BINARY_CROSS_ENTROPY: case OP_TVERSKY_LOSS: case OP_FOCAL_LOSS:
         return rule_pair(rule, shape_fixed(3, one));
-    case OP_DICE: return rule_pair(rule, shape_sample(1, 1, 1));
     case OP_COUNT: break;
     }
     bug("no such operator: %d", (int)node->op);

@@ -89,6 +89,79 @@ static Node *specialise_cross_entropy(Graph *graph, const Node *loss)
     return reduce_all(graph, OP_MEAN, loss->loc, terms);
 }
 
+/* ---- of several classes: p [K,H,W], t [1,H,W] their numbers ---------------------------------- */
+
+static Node *one_hot(Graph *graph, Loc loc, const Node *p, Node *t)
+{
+    Node *node = add_unary(graph, OP_ONE_HOT, loc, t);
+    node->attr[ATTR_CHANNELS] = (double)p->shape.dims[0];
+    return inferred(graph, node);
+}
+
+static Node *sum_over(Graph *graph, Loc loc, Node *x, int axes)
+{
+    Node *node = add_unary(graph, OP_SUM, loc, x);
+    node->attr[ATTR_AXES] = axes;
+    return inferred(graph, node);
+}
+
+/* Over the pixels that have a class; where none has one, 0 / 1e-12. */
+static Node *specialise_class_cross_entropy(Graph *graph, const Node *loss)
+{
+    Loc loc = loss->loc;
+    Node *p = loss->inputs[0], *t = one_hot(graph, loc, p, loss->inputs[1]);
+    Node *terms = reduce_all(graph, OP_SUM, loc, binary(graph, OP_CLASS_TERMS, loc, p, t));
+    Node *pixels = binary(graph, OP_ADD, loc, reduce_all(graph, OP_SUM, loc, t),
+                          constant(graph, loc, 1e-12));
+    return binary(graph, OP_DIV, loc, terms, pixels);
+}
+
+/* Of each picture and class, then their mean; pixels without a class do not count. */
+static Node *specialise_class_dice_loss(Graph *graph, const Node *loss)
+{
+    Loc loc = loss->loc;
+    Node *p = loss->inputs[0], *t = one_hot(graph, loc, p, loss->inputs[1]);
+    Node *smooth = constant(graph, loc, loss->attr[ATTR_SMOOTH]);
+    Node *counts = binary(graph, OP_MUL, loc, p, sum_over(graph, loc, t, AXIS_CHANNELS));
+    Node *both = sum_over(graph, loc, binary(graph, OP_MUL, loc, p, t), AXIS_PIXELS);
+    Node *sizes = binary(graph, OP_ADD, loc, sum_over(graph, loc, counts, AXIS_PIXELS),
+                         sum_over(graph, loc, t, AXIS_PIXELS));
+    Node *twice = binary(graph, OP_MUL, loc, constant(graph, loc, 2), both);
+    Node *dice = binary(graph, OP_DIV, loc, binary(graph, OP_ADD, loc, twice, smooth),
+                        binary(graph, OP_ADD, loc, sizes, smooth));
+    return binary(graph, OP_SUB, loc, constant(graph, loc, 1),
+                  reduce_all(graph, OP_MEAN, loc, dice));
+}
+
+/* For each picture and class, pixels that are both, predicted, true: three results, NAME,
+ * NAME.predicted and NAME.true. The class with the largest p is predicted, the first of equals: that
+ * is where the gradient of channel_max goes. */
+static Node *specialise_class_dice(Graph *graph, const Node *metric)
+{
+    Loc loc = metric->loc;
+    Node *p = metric->inputs[0], *t = one_hot(graph, loc, p, metric->inputs[1]);
+    Node *counts = sum_over(graph, loc, t, AXIS_CHANNELS);
+    Node *chosen = binary(graph, OP_CHANNEL_MAX_GRAD, loc, counts, p);
+    const char *name = NULL;
+    for (int i = 0; i < graph->n_results && !name; i++)
+        if (graph->results[i].node == metric)
+            name = graph->results[i].name;
+    const char *predicted = arena_printf(graph->arena, "%s.predicted", name);
+    const char *truth = arena_printf(graph->arena, "%s.true", name);
+    graph_result(graph, ROLE_METRIC, intern(graph->arena, predicted, strlen(predicted)),
+                 sum_over(graph, loc, chosen, AXIS_PIXELS));
+    graph_result(graph, ROLE_METRIC, intern(graph->arena, truth, strlen(truth)),
+                 sum_over(graph, loc, t, AXIS_PIXELS));
+    return sum_over(graph, loc, binary(graph, OP_MUL, loc, chosen, t), AXIS_PIXELS);
+}
+
+static bool compares_classes(const Node *node)
+{
+    return node->inputs[0]->shape.dims[0] > node->inputs[1]->shape.dims[0];
+}
+
+/* ---- of one class ---------------------------------------------------------------------------- */
+
 /* 1 - (2 sum(p t) + smooth) / (sum p + sum t + smooth) (Milletari, Navab, Ahmadi 2016) */
 static Node *specialise_dice_loss(Graph *graph, const Node *loss)
 {
@@ -149,6 +222,10 @@ static Node *specialise_focal_loss(Graph *graph, const Node *loss)
 
 static Node *specialise_loss(Graph *graph, const Node *loss)
 {
+    if (loss->op == OP_CROSS_ENTROPY)
+        return specialise_class_cross_entropy(graph, loss);
+    if (loss->op == OP_DICE_LOSS && compares_classes(loss))
+        return specialise_class_dice_loss(graph, loss);
     return loss->op == OP_DICE_LOSS    ? specialise_dice_loss(graph, loss)
          : loss->op == OP_TVERSKY_LOSS ? specialise_tversky_loss(graph, loss)
          : loss->op == OP_FOCAL_LOSS   ? specialise_focal_loss(graph, loss)
@@ -157,6 +234,8 @@ static Node *specialise_loss(Graph *graph, const Node *loss)
 
 static Node *specialise_dice(Graph *graph, const Node *metric)
 {
+    if (compares_classes(metric))
+        return specialise_class_dice(graph, metric);
     Node *sums = graph_add(graph, OP_DICE_SUMS, metric->loc, 2, metric->inputs);
     sums->attr[ATTR_THRESHOLD] = metric->attr[ATTR_THRESHOLD];
     return inferred(graph, sums);

@@ -54,7 +54,8 @@ double source_value(const char *name, PlanRole role, PlanType type, int rank, co
     } else if (parameter) {
         value = ends_with(name, "running_var") || ends_with(name, "weight") ? 0.5 + u : u - 0.5;
     } else if (type == PLAN_U8) {
-        value = role == ROLE_TARGET ? u < 0.4 : floor(256 * u);
+        value = role != ROLE_TARGET                   ? floor(256 * u)
+              : strncmp(name, "classes", 7) == 0 ? floor(5 * u) : u < 0.4;
     } else {
         value = role == ROLE_TARGET ? u : 4 * u - 2;
     }

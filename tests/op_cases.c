@@ -139,6 +139,13 @@ const OpRow op_rows[] = {
     /* losses that came later: behind the rows whose numbers are drawn before */
     {"tversky_loss", X, "y@ = 2 * x@", ANY, 2, TOLERANCE},
     {"focal_loss", X, "y@ = 2 * x@", ANY, 2, TOLERANCE},
+    /* of several classes: see put_class_results */
+    {"one_hot", "x@:u8[1,$h,$w]", "y@ = one_hot(x@, 200) * 2 - 1", ANY, 1, TOLERANCE},
+    {"cross_entropy", X, "y@ = (softmax(concat(x@, 2 * x@)) + softmax(concat(x@, 1 - x@))) / 2", ANY, 1,
+     TOLERANCE},
+    /* a class that wins clearly, or a tie of 200: no rounding gives another */
+    {"dice of classes", "x@:u8[1,$h,$w] z@:f32[1,$h,$w] v@:f32[$c,$h,$w]",
+     "y@ = softmax(concat(one_hot(x@, 200) * (z@ + 4), v@ - 3))", ANY, 2, TOLERANCE},
 };
 const int n_op_rows = sizeof op_rows / sizeof *op_rows;
 enum { MAX_PIECES = 3 };
@@ -244,6 +251,19 @@ static void put_inputs(Writing *out, const char *inputs, const Numbers *n, int p
     }
 }
 
+/* Of the probabilities y@: a mask of their numbers (comparison.c's values: some are no class). */
+static void put_class_results(Writing *out, const OpRow *row, int piece, Shape shape)
+{
+    put(out, "    output out%d = y%d\n", piece, piece);
+    put(out, "    target classes%d : u8[1,%d,%d]\n", piece, (int)shape.dims[1], (int)shape.dims[2]);
+    put(out, "    loss loss%d = cross_entropy(y%d, classes%d)", piece, piece, piece);
+    if (strcmp(row->op, "dice of classes") == 0) {
+        put(out, " + 0.5 * dice_loss(y%d, classes%d)\n", piece, piece);
+        put(out, "    metric dice%d = dice(y%d, classes%d)", piece, piece, piece);
+    }
+    put(out, "\n");
+}
+
 /* The results of piece y@, of that shape. Losses on f32 targets, so that every element has a
  * gradient of its own. */
 static void put_results(Writing *out, const OpRow *row, int piece, Shape shape)
@@ -303,7 +323,9 @@ static bool write_model(const OpRow *row, uint64_t *state, Writing *text, Outcom
         put(text, "    ");
         put_filled(text, row->body, strlen(row->body), &numbers[i], i);
         put(text, "\n");
-        put_results(text, row, i, shapes[i]);
+        bool classes = strcmp(row->op, "cross_entropy") == 0
+            || strcmp(row->op, "dice of classes") == 0;
+        (classes ? put_class_results : put_results)(text, row, i, shapes[i]);
     }
     put(text, "}\n");
     return true;

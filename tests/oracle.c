@@ -169,6 +169,8 @@ static double pointwise(const Oracle *o, const Node *node, double a, double b)
     case OP_CROSS_ENTROPY_TERMS_GRAD: return (a - b) / fmax(a * (1 - a), 1e-12);
     case OP_LOGITS_CROSS_ENTROPY_TERMS: return fmax(a, 0) - a * b + log1p(exp(-fabs(a)));
     case OP_LOGITS_CROSS_ENTROPY_TERMS_GRAD: return sigmoid(a) - b;
+    case OP_CLASS_TERMS: return -b * clamped_log(a);
+    case OP_CLASS_TERMS_GRAD: return -b / fmax(a, 1e-12);
     }
     bug("oracle: not pointwise: %s", node_text(o->graph, node));
 }
@@ -185,6 +187,8 @@ static void run_pointwise(const Oracle *o, const Node *node, Tensor a, Tensor b,
             *result = u * rows[c] + *at(b, n, c, h, w) * rows[y.C + c] + rows[2 * y.C + c];
         else if (node->op == OP_DROPOUT)
             *result = drop(o, node, u, n, c, h * y.W + w);
+        else if (node->op == OP_ONE_HOT)
+            *result = u == (double)c;
         else
             *result = pointwise(o, node, u, node->n_inputs > 1 ? *at(b, n, c, h, w) : 0);
     }

@@ -103,6 +103,14 @@ static const Case cases[] = {
     {"focal_loss", "c 1 3, h 1 5, w 1 5, g 0 3",
      "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
      "output p = sigmoid(x)\nloss focal_loss(p, t, gamma=g) + focal_loss(p, t, alpha=0.5)\n"},
+    {"class_losses", "c 2 5, h 1 5, w 1 5",
+     "input x : f32[c, h, w]\ntarget t : u8[1, h, w]\n"
+     "output p = softmax(2*x)\nloss cross_entropy(p, t) + 0.5*dice_loss(p, t)\nmetric dice(p, t)\n"},
+    {"class_losses_of_a_mean", "c 1 9, h 1 5, w 1 5",
+     "input x : f32[c, h, w]\ntarget t : u8[1, h, w]\n"
+     "output y = concat(x, 2*x)\n"
+     "p = (softmax(y) + softmax(concat(x, 1 - x)) + one_hot(t, 2*c))/3\n"
+     "loss cross_entropy(p, t)\n"},
     {"weighted_losses", "c 1 3, h 1 5, w 1 5",
      "input x : f32[c, h, w]\ntarget t : u8[c, h, w]\n"
      "output p = sigmoid(conv(x, c, kernel=1))\n"
@@ -250,7 +258,7 @@ static Graph *make_model(Trial *trial, uint64_t *random)
 static double random_value(const Node *source, uint64_t *random)
 {
     if (source->op == OP_TARGET)
-        return source->type == TYPE_U8 ? (double)random_integer(random, 0, 1)
+        return source->type == TYPE_U8 ? (double)random_integer(random, 0, 1) /* class 0 or 1 */
                                        : random_between(random, 0.05, 0.95);
     if (source->type == TYPE_U8)
         return (double)random_integer(random, 0, 255);

@@ -18,6 +18,7 @@ count() { # count MODEL PARAMETERS [OPTION...]
     counted=$((counted + ($# == 0)))
 }
 count unet 31037633
+count unet_classes $((31037633 + 2 * 65))
 count unet_small 482737
 count unet_bilinear 17262977
 count attention_unet 34878573

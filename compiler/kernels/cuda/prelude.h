@@ -74,6 +74,13 @@ DEVICE m8 channel_mask8(int channels, int block)
     EACH_LANE y.lane[i] = 8 * block + i < channels;
     return y;
 }
+/* 1 in the lane of channel c0, c0 + 1, ... < channels that t is the number of. */
+DEVICE v8 one_hot8(v8 t, int c0, int channels)
+{
+    v8 y;
+    EACH_LANE y.lane[i] = c0 + i < channels && t.lane[i] == (float)(c0 + i) ? 1.0f : 0.0f;
+    return y;
+}
 /* The sum of the lanes, always in the same order. */
 DEVICE float sum8(v8 a)
 {

@@ -103,6 +103,14 @@ INLINE v16i channel_mask16(int64_t channels, int64_t block)
     return mask16(channels - 16 * block);
 }
 
+/* 1 in the lane of channel c0, c0 + 1, ... < channels that t is the number of. */
+INLINE v16 one_hot16(v16 t, int64_t c0, int64_t channels)
+{
+    v16 number = __builtin_convertvector(lanes16() + (int32_t)c0, v16);
+    v16i equal = ~(less16(t, number) | less16(number, t)) & mask16(channels - c0);
+    return keep16(equal, splat16(1.0f));
+}
+
 /* The sum of the lanes, always in the same order. */
 INLINE float sum16(v16 a)
 {

@@ -285,6 +285,14 @@ bool tensorboard_picture(TensorBoard *, int64_t step, const char *tag, int heigh
 void tensorboard_close(TensorBoard *);   /* NULL is fine */
 uint32_t crc32c(const void *bytes, size_t size);
 
+/* ---- mirror.c ------------------------------------------------------------------------------- */
+
+bool mirrors(const Options *);                         /* --tta flip */
+/* Left to right, each row for itself; in and out may be the same. */
+void mirror_rows(const uint8_t *in, uint8_t *out, int64_t rows, int width);
+/* The mean of the values and the mirrored picture's, mirrored back; in place. */
+void add_mirrored(float *values, const float *mirrored, int64_t rows, int width);
+
 /* ---- sheet.c -------------------------------------------------------------------------------- */
 
 /* A PNG of many pictures in rows of three (picture, true mask, predicted mask), eight to a row. */
@@ -324,8 +332,37 @@ typedef struct {
     Sheet *sheet;            /* gets `sheet_pictures` of them, spread over the split; may be NULL */
     int sheet_pictures;
     const bool *chosen;      /* by index: those on the sheet instead; may be NULL */
+    bool mirrors;            /* --tta flip: of the mean with the mirrored picture's probabilities */
 } EvaluateOptions;
 bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Error *);
+/* Each score with its definition. */
+enum { SCORE_LINES = 6 };
+typedef struct { const char *name; double value; char definition[128]; } ScoreLine;
+int score_lines(const Scores *, const Options *, ScoreLine lines[SCORE_LINES]);
+
+/* What `eval` and `report` open: a trained network and pictures to score it on. */
+typedef struct {
+    const Options *options;
+    Session session;
+    Dataset *data;
+    Weights weights;
+    bool outline_background;
+    double threshold;
+    Split split;             /* the one that was scored last */
+    PictureScore *scores;    /* its pictures' */
+    Scores total;
+} Evaluation;
+/* Everything up to the kernels; operand 0 of the options is the plan. */
+bool evaluation_open(Evaluation *, const Options *, unsigned splits, Error *);
+bool evaluation_build(Evaluation *, Error *);
+/* Scores a split and sorts its pictures, worst first; draws some on a sheet, which may be NULL. */
+bool evaluation_score(Evaluation *, Split, Sheet *, int sheet_pictures, Error *);
+/* A sheet with that title of scores[first..first + count), in the order of the list; NULL after an
+ * error. */
+Sheet *evaluation_sheet(Evaluation *, const char *title, int first, int count, Error *);
+void evaluation_close(Evaluation *);
+/* "test split, 149 pictures, outline counts as pet, threshold 0.5" */
+void evaluation_describe(const Evaluation *, FILE *);
 /* From dice_sums' five numbers. */
 double dice_of(double intersection, double predicted, double truth);
 

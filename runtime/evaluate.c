@@ -54,6 +54,8 @@ typedef struct {
     ProgramTensors tensors;
     bool from_metric;
     float *values;            /* of the metric or of the output, a batch */
+    uint8_t *mirrored_images; /* --tta flip: a batch's pictures, and what the network says of them */
+    float *mirrored;
     double batch_sums[3];     /* soft Dice: sum p*t, sum p, sum t of this batch */
     double loss, dice, iou, correct, all[3], soft;
     int64_t pictures, batches, pixels;
@@ -94,6 +96,25 @@ static void score_picture(Scoring *scoring, const Batch *batch, int i, const dou
     scoring->pictures++;
 }
 
+/* --tta flip: the loss is still that of the pictures as they are. */
+static bool average_mirrored(Scoring *scoring, const Batch *batch, Error *error)
+{
+    Executor *executor = scoring->session->executor;
+    const ProgramTensors *tensors = &scoring->tensors;
+    const PlanTensor *image = tensors->image;
+    int64_t rows = batch->n * image->dims[1];
+    int width = (int)image->dims[2];
+    mirror_rows(batch->images, scoring->mirrored_images, 3 * rows, width);
+    if (!executor_write(executor, tensors->name, image->name, scoring->mirrored_images, batch->n,
+                        error)
+        || !executor_run(executor, tensors->name, batch->n, error)
+        || !executor_read(executor, tensors->name, tensors->output->name, scoring->mirrored,
+                          batch->n, error))
+        return false;
+    add_mirrored(scoring->values, scoring->mirrored, rows, width);
+    return true;
+}
+
 static bool score_batch(Scoring *scoring, const Batch *batch, Error *error)
 {
     Executor *executor = scoring->session->executor;
@@ -105,7 +126,8 @@ static bool score_batch(Scoring *scoring, const Batch *batch, Error *error)
         || !executor_write(executor, program, tensors->mask->name, batch->masks, batch->n, error)
         || !executor_run(executor, program, batch->n, error)
         || !executor_read(executor, program, tensors->loss->name, &loss, batch->n, error)
-        || !executor_read(executor, program, source->name, scoring->values, batch->n, error))
+        || !executor_read(executor, program, source->name, scoring->values, batch->n, error)
+        || (scoring->options->mirrors && !average_mirrored(scoring, batch, error)))
         return false;
     scoring->loss += (double)loss * batch->n;
     memset(scoring->batch_sums, 0, sizeof scoring->batch_sums);
@@ -155,7 +177,7 @@ bool evaluate_split(Session *session, Dataset *data, const EvaluateOptions *opti
     Scoring scoring = { .session = session, .data = data, .options = options };
     if (!session_tensors(session, "evaluate", true, &scoring.tensors, error))
         return false;
-    scoring.from_metric = options->threshold < 0 && scoring.tensors.metric;
+    scoring.from_metric = options->threshold < 0 && !options->mirrors && scoring.tensors.metric;
     const PlanTensor *image = scoring.tensors.image;
     scoring.pixels = image->dims[1] * image->dims[2];
     if (!scoring.from_metric && !scoring.tensors.output)
@@ -168,10 +190,18 @@ bool evaluate_split(Session *session, Dataset *data, const EvaluateOptions *opti
         return false;
     int64_t values = scoring.from_metric ? SUMS : scoring.pixels;
     scoring.values = malloc(sizeof(float) * (size_t)(values * options->batch));
-    bool scored = scoring.values ? score_batches(&scoring, loader, error)
-                                 : fail(error, EXIT_ENVIRONMENT, "", "not enough memory to score");
+    if (options->mirrors) {
+        scoring.mirrored_images = malloc((size_t)(3 * scoring.pixels * options->batch));
+        scoring.mirrored = malloc(sizeof(float) * (size_t)(values * options->batch));
+    }
+    bool room = scoring.values && (!options->mirrors
+                                   || (scoring.mirrored_images && scoring.mirrored));
+    bool scored = room ? score_batches(&scoring, loader, error)
+                       : fail(error, EXIT_ENVIRONMENT, "", "not enough memory to score");
     loader_close(loader);
     free(scoring.values);
+    free(scoring.mirrored_images);
+    free(scoring.mirrored);
     double n = (double)scoring.pictures;
     if (scored)
         *scores = (Scores){
@@ -183,45 +213,27 @@ bool evaluate_split(Session *session, Dataset *data, const EvaluateOptions *opti
     return scored;
 }
 
-/* ---- segrun eval ---- */
+/* ---- what eval and report share ---------------------------------------------------------------- */
 
-static int worst_first(const void *a, const void *b)
+int score_lines(const Scores *scores, const Options *options, ScoreLine lines[SCORE_LINES])
 {
-    const PictureScore *x = a, *y = b;
-    if (x->dice != y->dice)
-        return x->dice < y->dice ? -1 : 1;
-    return x->index - y->index;
+    const ScoreLine all[SCORE_LINES] = {
+        { "Dice", scores->dice, "2|A and B| / (|A|+|B|) a picture (both empty: 1), mean" },
+        { "IoU", scores->iou, "|A and B| / |A or B| a picture (both empty: 1), mean" },
+        { "Dice, all", scores->dice_all, "2|A and B| / (|A|+|B|) over all pixels of the set" },
+        { "pixel accuracy", scores->accuracy, "pixels that are right" },
+        { "soft Dice", scores->soft_dice, "" },
+        { "loss", scores->loss, "the model's, mean over pictures" },
+    };
+    memcpy(lines, all, sizeof all);
+    snprintf(lines[4].definition, sizeof lines[4].definition,
+             "(2 sum p*t + 1e-6) / (sum p + sum t + 1e-6) a batch of %lld, mean",
+             (long long)options->batch);
+    if (mirrors(options))
+        snprintf(lines[5].definition, sizeof lines[5].definition,
+                 "the model's, mean over pictures; of the pictures as they are");
+    return SCORE_LINES;
 }
-
-static bool write_csv(const char *path, const Dataset *data, Split split,
-                      const PictureScore *scores, int n, Error *error)
-{
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out)
-        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
-    fputs("name,dice,iou,intersection_pixels,predicted_pixels,true_pixels\n", out);
-    for (int i = 0; i < n; i++)
-        fprintf(out, "%s,%.6f,%.6f,%lld,%lld,%lld\n", dataset_name(data, split, scores[i].index),
-                scores[i].dice, scores[i].iou, (long long)scores[i].intersection,
-                (long long)scores[i].predicted, (long long)scores[i].truth);
-    bool written = fclose(out) == 0 && file_write(path, text, size, error);
-    free(text);
-    return written;
-}
-
-typedef struct {
-    Session session;
-    Dataset *data;
-    Split split;
-    bool outline_background;
-    PictureScore *scores;
-    Sheet *sheet;
-    Scores total;
-    Weights weights;
-    double threshold;
-} Evaluation;
 
 /* The outline rule of the training, where the weights say it and the user does not. */
 static bool outline_rule(const Options *options, const SafeTensors *weights)
@@ -237,86 +249,13 @@ static bool outline_rule(const Options *options, const SafeTensors *weights)
     return options->outline ? background : trained_background;
 }
 
-static void print_scores(const Evaluation *evaluation, const Options *options)
-{
-    const Scores *scores = &evaluation->total;
-    printf("%s split, %lld picture%s, outline counts as %s, threshold %g\n",
-           split_name(evaluation->split), (long long)scores->pictures,
-           scores->pictures == 1 ? "" : "s",
-           evaluation->outline_background ? "background" : "pet", evaluation->threshold);
-    int skipped = dataset_skipped(evaluation->data, evaluation->split);
-    if (skipped > 0)
-        printf("%d broken picture%s left out\n", skipped, skipped == 1 ? "" : "s");
-    printf("  Dice            %.4f  2|A and B| / (|A|+|B|) a picture (both empty: 1), mean\n"
-           "  IoU             %.4f  |A and B| / |A or B| a picture (both empty: 1), mean\n"
-           "  Dice, all       %.4f  2|A and B| / (|A|+|B|) over all pixels of the set\n"
-           "  pixel accuracy  %.4f  pixels that are right\n"
-           "  soft Dice       %.4f  (2 sum p*t + 1e-6) / (sum p + sum t + 1e-6) a batch of %lld, "
-           "mean\n"
-           "  loss            %.4f  the model's, mean over pictures\n",
-           scores->dice, scores->iou, scores->dice_all, scores->accuracy, scores->soft_dice,
-           (long long)options->batch, scores->loss);
-}
-
-static bool write_json(const Evaluation *evaluation, const Options *options, Error *error)
-{
-    const Scores *s = &evaluation->total;
-    json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "plan",
-                  evaluation->session.plan_path, "weights", options->weights, "split",
-                  split_name(evaluation->split), "outline",
-                  evaluation->outline_background ? "background" : "foreground", "pictures",
-                  (json_int_t)s->pictures, "batch", (json_int_t)options->batch, "threshold",
-                  evaluation->threshold, "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all,
-                  "accuracy", s->accuracy, "soft_dice", s->soft_dice, "loss", s->loss);
-    return json_write(options->json, json, error);
-}
-
-static bool write_results(Evaluation *evaluation, const Options *options, Error *error)
-{
-    int n = (int)evaluation->total.pictures;
-    qsort(evaluation->scores, (size_t)n, sizeof *evaluation->scores, worst_first);
-    if (options->csv
-        && !write_csv(options->csv, evaluation->data, evaluation->split, evaluation->scores, n,
-                      error))
-        return false;
-    if (evaluation->sheet && !sheet_write(evaluation->sheet, options->output, error))
-        return false;
-    if (evaluation->sheet)
-        progress_say(&evaluation->session.progress, "sheet: %s", options->output);
-    return !options->json || write_json(evaluation, options, error);
-}
-
-static bool prepare_sheet(Evaluation *evaluation, const Options *options, const PlanTensor *image,
-                          Error *error)
-{
-    if (strcmp(options->plot, "n") == 0)
-        return true;
-    int count = dataset_count(evaluation->data, evaluation->split);
-    int pictures = count < options->count ? count : (int)options->count;
-    char title[256];
-    snprintf(title, sizeof title, "%.80s, %s split: %s%d of %d pictures",
-             evaluation->session.plan->model, split_name(evaluation->split),
-             strcmp(options->plot, "worst") == 0 ? "the worst " : "", pictures, count);
-    evaluation->sheet = sheet_open(title, pictures, (int)image->dims[1], (int)image->dims[2]);
-    return evaluation->sheet
-           || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
-}
-
-/* Everything up to the kernels; fills `tensors`. */
-static bool prepare(Evaluation *evaluation, const Options *options, ProgramTensors *tensors,
-                    Error *error)
+bool evaluation_open(Evaluation *evaluation, const Options *options, unsigned splits, Error *error)
 {
     Session *session = &evaluation->session;
-    if (!options->weights)
-        return fail(error, EXIT_USAGE, "a checkpoint such as saved_models/unet.best.safetensors",
-                    "--weights is required");
-    if (!options->data)
-        return fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
-                    "--data is required");
-    evaluation->split = split_of(options->split);
+    ProgramTensors tensors;
+    evaluation->options = options;
     if (!session_open(session, options, error)
-        || !session_tensors(session, "evaluate", true, tensors, error))
+        || !session_tensors(session, "evaluate", true, &tensors, error))
         return false;
     SafeTensors *file = weights_read(&evaluation->weights, session, error);
     if (!file)
@@ -326,74 +265,207 @@ static bool prepare(Evaluation *evaluation, const Options *options, ProgramTenso
     safetensors_close(file);
     if (!session_device(session, "evaluate", (int)options->batch, error))
         return false;
-    evaluation->data =
-        session_dataset(session, 1u << evaluation->split, evaluation->outline_background,
-                        (int)options->limit, tensors->image, error);
+    evaluation->data = session_dataset(session, splits, evaluation->outline_background,
+                                       (int)options->limit, tensors.image, error);
     return evaluation->data != NULL;
 }
 
-/* --plot worst: once more, for the sheet of those with the lowest scores. */
-static bool draw_worst(Evaluation *evaluation, EvaluateOptions wanted, Error *error)
+bool evaluation_build(Evaluation *evaluation, Error *error)
 {
-    int count = (int)evaluation->total.pictures;
-    bool *chosen = calloc((size_t)count + 1, sizeof *chosen);
-    Scores again;
-    if (!chosen)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
-    qsort(evaluation->scores, (size_t)count, sizeof *evaluation->scores, worst_first);
-    for (int i = 0; i < wanted.sheet_pictures; i++)
-        chosen[evaluation->scores[i].index] = true;
-    wanted.sheet = evaluation->sheet;
-    wanted.scores = NULL;
-    wanted.chosen = chosen;
-    bool drawn = evaluate_split(&evaluation->session, evaluation->data, &wanted, &again, error);
-    free(chosen);
-    return drawn;
+    return session_build(&evaluation->session, error)
+        && weights_upload(&evaluation->weights, evaluation->session.executor, error);
 }
 
-static bool evaluate(Evaluation *evaluation, const Options *options, Error *error)
+static int worst_first(const void *a, const void *b)
 {
-    Session *session = &evaluation->session;
-    ProgramTensors tensors;
-    if (!prepare(evaluation, options, &tensors, error))
-        return false;
-    int count = dataset_count(evaluation->data, evaluation->split);
-    if (count == 0)
-        return fail(error, EXIT_USER, "", "%s: the %s split is empty", options->data,
-                    split_name(evaluation->split));
-    evaluation->scores = calloc((size_t)count, sizeof *evaluation->scores);
+    const PictureScore *x = a, *y = b;
+    if (x->dice != y->dice)
+        return x->dice < y->dice ? -1 : 1;
+    return x->index - y->index;
+}
+
+static EvaluateOptions evaluate_options(const Evaluation *evaluation)
+{
+    const Options *options = evaluation->options;
+    return (EvaluateOptions){
+        .split = evaluation->split, .batch = (int)options->batch, .workers = (int)options->workers,
+        .threshold = evaluation->threshold, .mirrors = mirrors(options),
+    };
+}
+
+bool evaluation_score(Evaluation *evaluation, Split split, Sheet *sheet, int sheet_pictures,
+                      Error *error)
+{
+    int count = dataset_count(evaluation->data, split);
+    free(evaluation->scores);
+    evaluation->split = split;
+    evaluation->scores = calloc((size_t)count + 1, sizeof *evaluation->scores);
     if (!evaluation->scores)
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for %d scores", count);
-    if (!prepare_sheet(evaluation, options, tensors.image, error)
-        || !session_build(session, error)
-        || !weights_upload(&evaluation->weights, session->executor, error))
+    EvaluateOptions wanted = evaluate_options(evaluation);
+    wanted.scores = evaluation->scores;
+    wanted.sheet = sheet;
+    wanted.sheet_pictures = sheet_pictures;
+    if (!evaluate_split(&evaluation->session, evaluation->data, &wanted, &evaluation->total, error))
         return false;
+    qsort(evaluation->scores, (size_t)count, sizeof *evaluation->scores, worst_first);
+    return true;
+}
+
+static Sheet *open_sheet(const Evaluation *evaluation, const char *title, int pictures,
+                         Error *error)
+{
+    Sheet *sheet = sheet_open(title, pictures, dataset_height(evaluation->data),
+                              dataset_width(evaluation->data));
+    if (!sheet)
+        fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
+    return sheet;
+}
+
+Sheet *evaluation_sheet(Evaluation *evaluation, const char *title, int first, int count,
+                        Error *error)
+{
+    size_t pictures = (size_t)dataset_count(evaluation->data, evaluation->split);
+    EvaluateOptions wanted = evaluate_options(evaluation);
+    Scores again;
+    bool *chosen = calloc(pictures + 1, sizeof *chosen);
+    wanted.chosen = chosen;
+    wanted.sheet = open_sheet(evaluation, title, count, error);
+    for (int i = first; chosen && i < first + count; i++)
+        chosen[evaluation->scores[i].index] = true;
+    if (!chosen || !wanted.sheet
+        || !evaluate_split(&evaluation->session, evaluation->data, &wanted, &again, error)) {
+        if (!chosen)
+            fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
+        if (wanted.sheet)
+            sheet_close(wanted.sheet);
+        wanted.sheet = NULL;
+    }
+    free(chosen);
+    return wanted.sheet;
+}
+
+void evaluation_describe(const Evaluation *evaluation, FILE *out)
+{
+    int64_t n = evaluation->total.pictures;
+    fprintf(out, "%s split, %lld picture%s, outline counts as %s, threshold %g%s",
+            split_name(evaluation->split), (long long)n, n == 1 ? "" : "s",
+            evaluation->outline_background ? "background" : "pet", evaluation->threshold,
+            mirrors(evaluation->options) ? ", tta flip" : "");
+    int skipped = dataset_skipped(evaluation->data, evaluation->split);
+    if (skipped > 0)
+        fprintf(out, "; %d broken picture%s left out", skipped, skipped == 1 ? "" : "s");
+}
+
+void evaluation_close(Evaluation *evaluation)
+{
+    free(evaluation->scores);
+    weights_close(&evaluation->weights);
+    if (evaluation->data)
+        dataset_close(evaluation->data);
+    session_close(&evaluation->session);
+}
+
+/* ---- segrun eval ------------------------------------------------------------------------------- */
+
+static bool write_csv(const char *path, const Evaluation *evaluation, Error *error)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
+    fputs("name,dice,iou,intersection_pixels,predicted_pixels,true_pixels,tta\n", out);
+    for (int i = 0; i < evaluation->total.pictures; i++) {
+        const PictureScore *score = &evaluation->scores[i];
+        fprintf(out, "%s,%.6f,%.6f,%lld,%lld,%lld,%s\n",
+                dataset_name(evaluation->data, evaluation->split, score->index), score->dice,
+                score->iou, (long long)score->intersection, (long long)score->predicted,
+                (long long)score->truth, evaluation->options->tta);
+    }
+    bool written = fclose(out) == 0 && file_write(path, text, size, error);
+    free(text);
+    return written;
+}
+
+static bool write_json(const Evaluation *evaluation, const Options *options, Error *error)
+{
+    const Scores *s = &evaluation->total;
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "plan",
+                  evaluation->session.plan_path, "weights", options->weights, "split",
+                  split_name(evaluation->split), "outline",
+                  evaluation->outline_background ? "background" : "foreground", "tta",
+                  options->tta, "pictures",
+                  (json_int_t)s->pictures, "batch", (json_int_t)options->batch, "threshold",
+                  evaluation->threshold, "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all,
+                  "accuracy", s->accuracy, "soft_dice", s->soft_dice, "loss", s->loss);
+    return json_write(options->json, json, error);
+}
+
+static void print_scores(const Evaluation *evaluation)
+{
+    ScoreLine lines[SCORE_LINES];
+    int n = score_lines(&evaluation->total, evaluation->options, lines);
+    evaluation_describe(evaluation, stdout);
+    putchar('\n');
+    for (int i = 0; i < n; i++)
+        printf("  %-14s  %.4f  %s\n", lines[i].name, lines[i].value, lines[i].definition);
+}
+
+/* Scores, and the sheet where one is asked for. */
+static bool score_and_draw(Evaluation *evaluation, Sheet **sheet, Error *error)
+{
+    const Options *options = evaluation->options;
+    Split split = split_of(options->split);
+    int count = dataset_count(evaluation->data, split);
+    int pictures = count < options->count ? count : (int)options->count;
     bool worst = strcmp(options->plot, "worst") == 0;
-    EvaluateOptions wanted = {
-        .split = evaluation->split, .batch = (int)options->batch, .workers = (int)options->workers,
-        .threshold = evaluation->threshold, .scores = evaluation->scores,
-        .sheet = worst ? NULL : evaluation->sheet,
-        .sheet_pictures = count < options->count ? count : (int)options->count,
-    };
-    if (!evaluate_split(session, evaluation->data, &wanted, &evaluation->total, error))
+    char title[256];
+    snprintf(title, sizeof title, "%.80s, %s split: %s%d of %d pictures",
+             evaluation->session.plan->model, split_name(split), worst ? "the worst " : "",
+             pictures, count);
+    if (strcmp(options->plot, "y") == 0
+        && !(*sheet = open_sheet(evaluation, title, pictures, error)))
         return false;
-    print_scores(evaluation, options);
-    if (worst && !draw_worst(evaluation, wanted, error))
+    if (!evaluation_build(evaluation, error)
+        || !evaluation_score(evaluation, split, *sheet, pictures, error))
         return false;
-    return write_results(evaluation, options, error);
+    print_scores(evaluation);
+    return !worst || (*sheet = evaluation_sheet(evaluation, title, 0, pictures, error));
+}
+
+static bool evaluate(Evaluation *evaluation, const Options *options, Sheet **sheet, Error *error)
+{
+    if (!options->weights)
+        return fail(error, EXIT_USAGE, "a checkpoint such as saved_models/unet.best.safetensors",
+                    "--weights is required");
+    if (!options->data)
+        return fail(error, EXIT_USAGE, "the folder that holds images/ and annotations/",
+                    "--data is required");
+    Split split = split_of(options->split);
+    if (!evaluation_open(evaluation, options, 1u << split, error))
+        return false;
+    if (dataset_count(evaluation->data, split) == 0)
+        return fail(error, EXIT_USER, "", "%s: the %s split is empty", options->data,
+                    split_name(split));
+    if (!score_and_draw(evaluation, sheet, error)
+        || (options->csv && !write_csv(options->csv, evaluation, error))
+        || (*sheet && !sheet_write(*sheet, options->output, error)))
+        return false;
+    if (*sheet)
+        progress_say(&evaluation->session.progress, "sheet: %s", options->output);
+    return !options->json || write_json(evaluation, options, error);
 }
 
 int command_eval(const Options *options)
 {
     Evaluation evaluation = { 0 };
+    Sheet *sheet = NULL;
     Error error = { 0 };
-    int code = evaluate(&evaluation, options, &error) ? EXIT_FINE : report(&error);
-    if (evaluation.sheet)
-        sheet_close(evaluation.sheet);
-    free(evaluation.scores);
-    weights_close(&evaluation.weights);
-    if (evaluation.data)
-        dataset_close(evaluation.data);
-    session_close(&evaluation.session);
+    int code = evaluate(&evaluation, options, &sheet, &error) ? EXIT_FINE : report(&error);
+    if (sheet)
+        sheet_close(sheet);
+    evaluation_close(&evaluation);
     return code;
 }

@@ -50,6 +50,9 @@
 #define THRESHOLD \
     REAL(0, "threshold", NULL, 0, 1, threshold, \
          "a pixel is pet where its probability reaches this (default: as in training, else 0.5)")
+#define TTA \
+    CHOICE(0, "tta", "none|flip", "none", tta, \
+           "flip: the mean of the picture's probabilities and those of its mirror image")
 #define OUTLINE \
     CHOICE(0, "outline", "foreground|background", "foreground", outline, \
            "what the outline in the trimaps (value 3) counts as")
@@ -118,6 +121,7 @@ static const Option eval_options[] = {
     CHOICE(0, "split", "train|valid|test", "test", split, "the pictures that are scored"),
     COUNT('b', "batch", "16", 1, 65536, batch, "pictures in a batch; soft Dice depends on it"),
     THRESHOLD,
+    TTA,
     TEXT(0, "csv", "FILE", NULL, csv, "write every picture's scores, worst first"),
     CHOICE('p', "plot", "y|n|worst", "n", plot,
            "draw a sheet: picture, true mask, predicted mask; worst: of the lowest scores"),
@@ -138,8 +142,7 @@ static const Option predict_options[] = {
     TEXT('o', "output", "FOLDER", "out", output, "where the masks are written"),
     COUNT('b', "batch", "4", 1, 65536, batch, "pictures in a batch"),
     THRESHOLD,
-    CHOICE(0, "tta", "none|flip", "none", tta,
-           "flip: the mean of the picture's probabilities and those of its mirror image"),
+    TTA,
     FLAG(0, "largest-component", largest, "keep only the largest connected part of each mask"),
     CHOICE(0, "on-bad", "fail|skip", "fail", on_bad,
            "at a broken picture: stop, or go on without it"),

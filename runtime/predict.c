@@ -298,30 +298,6 @@ static bool run_planes(Prediction *prediction, int n, float *probabilities, Erro
         && executor_read(executor, "predict", tensors->output->name, probabilities, n, error);
 }
 
-static void mirror_bytes(uint8_t *rows, int width, int n_rows)
-{
-    for (int64_t row = 0; row < n_rows; row++) {
-        uint8_t *from = rows + row * width;
-        for (int left = 0, right = width - 1; left < right; left++, right--) {
-            uint8_t kept = from[left];
-            from[left] = from[right];
-            from[right] = kept;
-        }
-    }
-}
-
-/* --tta flip: the mean with what the network says of the mirrored picture, mirrored back. */
-static void add_mirrored(Prediction *prediction, int n)
-{
-    int width = prediction->width;
-    for (int64_t row = 0; row < (int64_t)n * prediction->height; row++) {
-        float *sum = prediction->probabilities + row * width;
-        const float *mirrored = prediction->mirrored + row * width;
-        for (int x = 0; x < width; x++)
-            sum[x] = (sum[x] + mirrored[width - 1 - x]) / 2;
-    }
-}
-
 /* The decoded pictures are moved to the front of the batch, run, and handed back to their slots. */
 static bool run_batch(Prediction *prediction, int n, Error *error)
 {
@@ -341,10 +317,11 @@ static bool run_batch(Prediction *prediction, int n, Error *error)
         return false;
     if (!prediction->mirrored)
         return true;
-    mirror_bytes(prediction->planes, prediction->width, 3 * good * prediction->height);
+    int64_t rows = (int64_t)good * prediction->height;
+    mirror_rows(prediction->planes, prediction->planes, 3 * rows, prediction->width);
     if (!run_planes(prediction, good, prediction->mirrored, error))
         return false;
-    add_mirrored(prediction, good);
+    add_mirrored(prediction->probabilities, prediction->mirrored, rows, prediction->width);
     return true;
 }
 
@@ -418,11 +395,10 @@ static bool allocate(Prediction *prediction, Error *error)
     prediction->slots = calloc((size_t)options->batch, sizeof *prediction->slots);
     prediction->planes = malloc(3 * values);
     prediction->probabilities = malloc(values * sizeof(float));
-    bool mirrors = strcmp(options->tta, "flip") == 0;
-    if (mirrors)
+    if (mirrors(options))
         prediction->mirrored = malloc(values * sizeof(float));
     return (prediction->slots && prediction->planes && prediction->probabilities
-            && (!mirrors || prediction->mirrored))
+            && (!mirrors(options) || prediction->mirrored))
         || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a batch");
 }
 

@@ -12,6 +12,11 @@ ok "eval of the worst" "$segrun" eval tiny.plan -m $weights --data pets --split 
 check "the sheet of the worst is a PNG" test "$(head -c 4 worst.png | tail -c 3)" = PNG
 check "a line of scores a picture, and a header" test "$(wc -l <scores.csv)" = 7
 check "scores as JSON" grep -q '"' scores.json
+ok "eval with mirror images" "$segrun" eval tiny.plan -m $weights --data pets --tta flip --csv flip.csv --json flip.json
+says "says so" "threshold 0.5, tta flip"
+check "in the CSV" bash -c "tail -n +2 flip.csv | grep -c ,flip$ | grep -qx 6"
+check "in the JSON" grep -q "\"tta\": \"flip\"" flip.json
+check "and scores differ from those without" bash -c "! diff <(sort scores.csv | sed s/,none//) <(sort flip.csv | sed s/,flip//)"
 ok "eval of another split, in batches of one" "$segrun" eval tiny.plan -m $weights --data pets --split train -b 1
 for batch in 2 5; do
     "$segrun" eval tiny.plan -m $weights --data pets -b $batch --csv scores-$batch.csv >/dev/null 2>&1

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "lower_conv.h"
 
 typedef struct {
     const char *name;
@@ -113,8 +114,10 @@ static char *options_text(const Compilation *c)
         text_printf(&text, " -I %s", c->include_dirs[i]);
     if (c->freeze)
         text_printf(&text, " --freeze '%s'", c->freeze);
-    if (!c->winograd)
-        text_printf(&text, " --no-winograd");
+    if (c->way)
+        text_printf(&text, " --way %s", way_names[c->way]);
+    if (c->tuned_path)
+        text_printf(&text, " --tuned %s", c->tuned_path);
     if (c->warp_groups)
         text_printf(&text, " --warp-groups");
     if (c->gemm)
@@ -229,7 +232,7 @@ static bool lower_program(const Graph *program, Plan *plan, Text *saved)
 
 Plan *compile(Compilation *c)
 {
-    Graph *model = front(c);
+    Graph *model = tuned_read(c) ? front(c) : NULL;
     if (!model)
         return NULL;
     dump(model, 1, "infer", "");
@@ -255,5 +258,7 @@ Plan *compile(Compilation *c)
             stopped = true;
     }
     c->saved = saved.text;
+    if (!stopped && !c->errors)
+        tuned_warn(c);
     return stopped || c->errors ? NULL : plan;
 }

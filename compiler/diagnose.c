@@ -239,6 +239,14 @@ void error_spans(Compilation *c, Loc loc, const Loc *more, int n_more, const cha
     va_end(list);
 }
 
+void warn_at(Compilation *c, Loc loc, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    print_message(c, "warning", loc, NULL, 0, format_message(c, format, list));
+    va_end(list);
+}
+
 void note_at(Compilation *c, Loc loc, const char *format, ...)
 {
     if (c->diagnostics && c->diagnostics->silent)

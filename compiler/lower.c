@@ -177,21 +177,28 @@ void fill_step(Lowering *l, PlanStep *step, const PlanBuffer *buffers, int n_buf
 }
 
 /* "conv encoder.conv1 64->128 @128x128" */
-char *label_of(Lowering *l, const Group *group, const char *what)
+char *label_of(const Graph *graph, const Group *group, const char *what)
 {
     const Node *anchor = group->anchor, *root = group->root, *named = anchor;
     const char *name = "";
     int length = 0;
-    for (int i = 0; i < anchor->n_inputs; i++)
-        if (anchor->inputs[i]->op == OP_PARAMETER && !*name)
-            name = anchor->inputs[i]->name;
+    for (int i = 0; i < anchor->n_inputs; i++) {
+        const Node *input = anchor->inputs[i];
+        if (input->op == OP_FOLD_WEIGHT)
+            input = input->inputs[0];
+        if (input->op == OP_PARAMETER && !*name)
+            name = input->name;
+    }
+    for (int i = 0; i < graph->n_results && !*name; i++)
+        if (graph->results[i].role == ROLE_GRADIENT && graph->results[i].node == anchor)
+            name = graph->results[i].name;
     const char *dot = strrchr(name, '.');
     length = dot ? (int)(dot - name) : (int)strlen(name);
     if (anchor->op == OP_CONV_GRAD_WEIGHT || anchor->op == OP_LINEAR_GRAD_WEIGHT)
         named = anchor->inputs[1];
     else if (!anchor->shape.batched && anchor->n_inputs)
         named = anchor->inputs[0];
-    Text text = { .arena = l->graph->arena };
+    Text text = { .arena = graph->arena };
     text_printf(&text, "%s%s%s%.*s", op_facts[anchor->op].name, what, length ? " " : "", length,
                 name);
     const int64_t *to = named->shape.dims;

@@ -37,7 +37,7 @@ void *copied(Lowering *, const void *data, size_t bytes);
 bool is_conv(const Node *anchor);
 ConvShape conv_shape(const Node *anchor);
 /* "conv encoder.1.0 64->128 @128x128" */
-char *label_of(Lowering *, const Group *, const char *what);
+char *label_of(const Graph *, const Group *, const char *what);
 /* Of a sample, where the group has anything of a sample. */
 double group_flops(const Group *);
 /* The graph lines that a group implements. */

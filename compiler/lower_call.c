@@ -166,7 +166,7 @@ void fill_call_step(Lowering *l, PlanStep *step, const Emission *e)
 {
     Group *group = e->group;
     fill_step(l, step, e->buffers, e->n_buffers, e->sizes, e->n_sizes, e->scalars, e->n_scalars);
-    step->label = label_of(l, group, "");
+    step->label = label_of(l->graph, group, "");
     bool batched = group->root->shape.batched;
     for (int i = 0; i < group->anchor->n_inputs; i++)
         batched |= group->anchor->inputs[i]->shape.batched;

@@ -71,6 +71,10 @@ static int64_t floor_divide(int64_t a, int64_t b)
     return a / b - (a % b < 0);
 }
 
+const char *const way_names[WAY_COUNT] = {
+    "model", "direct", "winograd", "winograd_large", "line",
+};
+
 /* Winograd is taken where it is estimated to need less than this of the direct way's time. */
 static const double WINOGRAD_GAIN = 0.9;
 
@@ -302,19 +306,51 @@ void lower_conv_winograd_large(const ConvShape *s, ConvLowering *out)
                          result_offset, image_offset, taps_offset));
 }
 
+/* See kernels/host/conv_narrow.c. */
+static bool is_narrow(const ConvShape *s)
+{
+    return s->stride == 1 && s->groups == 1 && s->kernel > 1 && s->C <= NARROW_INPUTS
+           && s->K <= FEW_OUTPUTS;
+}
+
+/* See kernels/host/conv_dot.c. */
+static bool is_dot(const ConvShape *s)
+{
+    return s->stride == 1 && s->groups == 1 && s->kernel == 1 && s->padding == 0 && !s->transposed
+           && s->K <= FEW_OUTPUTS;
+}
+
 static bool winograd_fits(const ConvShape *s)
 {
     return s->kernel == 3 && s->stride == 1 && s->dilation == 1 && s->groups == 1
-           && !s->direct_only && s->C <= WINOGRAD_CHANNELS;
+           && s->C <= WINOGRAD_CHANNELS;
+}
+
+bool conv_way_fits(const ConvShape *s, bool grad_weight, ConvWay way)
+{
+    const int64_t columns = divide_up(s->Q, 4), x_blocks = divide_up(s->C, 16);
+    const int64_t blocks = x_blocks + (grad_weight ? divide_up(s->K, 16) : 0);
+    const int64_t row_bytes = blocks * 36 * 64 * columns;
+    if (!grad_weight && (is_narrow(s) || is_dot(s)))
+        return false;
+    switch (way) {
+    case WAY_DIRECT: return true;
+    case WAY_WINOGRAD:
+        return winograd_fits(s) && (!grad_weight || row_bytes < GRAD_MOST_CHUNK_BYTES);
+    case WAY_WINOGRAD_LARGE:
+        return winograd_fits(s) && !grad_weight && row_bytes < LARGE_MOST_CHUNK_BYTES;
+    case WAY_LINE: return conv_line_fits(s);
+    case WAY_MODEL: case WAY_COUNT: break;
+    }
+    return false;
 }
 
 /* Where weights are many beside the tiles of two samples, and would fill the caches packed. */
 static bool is_large(const ConvShape *s)
 {
     const int64_t tiles = 2 * divide_up(s->P, 4) * divide_up(s->Q, 4);
-    const int64_t row_bytes = divide_up(s->C, 16) * 36 * 64 * divide_up(s->Q, 4);
     return 36 * 4 * s->C * s->K > LARGE_WEIGHT_BYTES && s->C * s->K > 64 * tiles
-           && row_bytes < LARGE_MOST_CHUNK_BYTES;
+           && conv_way_fits(s, false, WAY_WINOGRAD_LARGE);
 }
 
 /* Estimates, in nanoseconds for two samples on one core with AVX-512, fitted to measurements of both
@@ -331,14 +367,16 @@ static bool winograd_pays(const ConvShape *s)
     const double weight = is_large(s) ? 0.12 : packed;
     const double direct = 9 * C * K * (0.009 * pixels + 0.9) + 0.18 * channels * pixels;
     const double winograd = 36 * C * K * (0.012 * tiles + weight) + 5 * channels * tiles;
-    return winograd_fits(s) && winograd < WINOGRAD_GAIN * direct;
+    return winograd < WINOGRAD_GAIN * direct;
 }
 
-/* See kernels/host/conv_narrow.c. */
-static bool is_narrow(const ConvShape *s)
+static ConvWay way_of(const ConvShape *s)
 {
-    return s->stride == 1 && s->groups == 1 && s->kernel > 1 && s->C <= NARROW_INPUTS
-           && s->K <= FEW_OUTPUTS;
+    if (conv_way_fits(s, false, s->way) || conv_line_fits(s))
+        return conv_way_fits(s, false, s->way) ? s->way : WAY_LINE;
+    if (!winograd_fits(s) || !winograd_pays(s))
+        return WAY_DIRECT;
+    return is_large(s) ? WAY_WINOGRAD_LARGE : WAY_WINOGRAD;
 }
 
 static void lower_narrow(const ConvShape *s, ConvLowering *out)
@@ -357,13 +395,6 @@ static void lower_narrow(const ConvShape *s, ConvLowering *out)
                          row_offset, result_offset));
 }
 
-/* See kernels/host/conv_dot.c. */
-static bool is_dot(const ConvShape *s)
-{
-    return s->stride == 1 && s->groups == 1 && s->kernel == 1 && s->padding == 0 && !s->transposed
-           && s->K <= FEW_OUTPUTS;
-}
-
 static void lower_dot(const ConvShape *s, ConvLowering *out)
 {
     const int64_t rows = divide_up(s->P, least(s->P, conv_wanted_tasks(s)));
@@ -380,21 +411,15 @@ static void lower_dot(const ConvShape *s, ConvLowering *out)
 void lower_conv(const ConvShape *s, ConvLowering *out)
 {
     memset(out, 0, sizeof *out);
-    if (is_narrow(s)) {
-        lower_narrow(s, out);
+    if (is_narrow(s) || is_dot(s)) {
+        (is_narrow(s) ? lower_narrow : lower_dot)(s, out);
         return;
     }
-    if (is_dot(s)) {
-        lower_dot(s, out);
-        return;
-    }
-    if (conv_line_pays(s)) {
-        lower_conv_line(s, out);
-        return;
-    }
-    if (winograd_pays(s)) {
-        (is_large(s) ? lower_conv_winograd_large : lower_conv_winograd)(s, out);
-        return;
+    switch (way_of(s)) {
+    case WAY_LINE: lower_conv_line(s, out); return;
+    case WAY_WINOGRAD: lower_conv_winograd(s, out); return;
+    case WAY_WINOGRAD_LARGE: lower_conv_winograd_large(s, out); return;
+    case WAY_DIRECT: case WAY_MODEL: case WAY_COUNT: break;
     }
     if (s->groups > 1 && s->groups == s->C && s->groups == s->K) {
         lower_depthwise(s, out);
@@ -513,25 +538,28 @@ void lower_conv_winograd_grad_weight(const ConvShape *s, ConvLowering *out)
 static bool winograd_grad_pays(const ConvShape *s)
 {
     const double C = (double)round_up(s->C, 8), K = (double)round_up(s->K, 16), samples = 2;
-    const double channels = (double)round_up(s->C, 16) + K, columns = (double)divide_up(s->Q, 4);
+    const double channels = (double)round_up(s->C, 16) + K;
     const double pixels = samples * (double)(s->P * s->Q);
-    const double tiles = samples * (double)divide_up(s->P, 4) * columns;
+    const double tiles = samples * (double)(divide_up(s->P, 4) * divide_up(s->Q, 4));
     const double weight = 36 * C * K > GRAD_SLOT_BYTES ? 0.28 : 2.6;
     const double direct = 9 * C * K * (0.0097 * pixels + weight);
     const double winograd = 36 * C * K * (0.0125 * tiles + 0.15) + 5.2 * channels * tiles;
-    return winograd_fits(s) && winograd < WINOGRAD_GAIN * direct
-           && 36 * 4 * channels * columns < GRAD_MOST_CHUNK_BYTES;
+    return winograd < WINOGRAD_GAIN * direct;
+}
+
+static ConvWay grad_weight_way_of(const ConvShape *s)
+{
+    if (conv_way_fits(s, true, s->way) || conv_line_fits(s))
+        return conv_way_fits(s, true, s->way) ? s->way : WAY_LINE;
+    return conv_way_fits(s, true, WAY_WINOGRAD) && winograd_grad_pays(s) ? WAY_WINOGRAD : WAY_DIRECT;
 }
 
 void lower_conv_grad_weight(const ConvShape *s, ConvLowering *out)
 {
     memset(out, 0, sizeof *out);
-    if (conv_line_pays(s)) {
-        lower_conv_line_grad_weight(s, out);
-        return;
-    }
-    if (winograd_grad_pays(s)) {
-        lower_conv_winograd_grad_weight(s, out);
+    const ConvWay way = grad_weight_way_of(s);
+    if (way == WAY_LINE || way == WAY_WINOGRAD) {
+        (way == WAY_LINE ? lower_conv_line_grad_weight : lower_conv_winograd_grad_weight)(s, out);
         return;
     }
     ConvShape forward = *s;

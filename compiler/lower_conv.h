@@ -10,6 +10,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* How a result is computed: the same in all of them, but for rounding. docs/plan.md tells of them. */
+typedef enum {
+    WAY_MODEL,          /* by the cost model */
+    WAY_DIRECT, WAY_WINOGRAD, WAY_WINOGRAD_LARGE,
+    WAY_LINE,           /* bf16 products */
+    WAY_COUNT
+} ConvWay;
+extern const char *const way_names[WAY_COUNT];
+
 /* x is [C,H,W], the result [K,P,Q]. `transposed`: conv_transpose, or conv_grad_input (x is dy); its
  * weights have the channels of x first, [C][K/groups][kernel][kernel], else [K][C/groups]... .
  * For a weight gradient x and dy are [C,H,W] and [K,P,Q] and the result is [K][C/groups]...; that
@@ -18,8 +27,8 @@ typedef struct {
     int64_t C, H, W, K, P, Q;
     int64_t kernel, stride, padding, dilation, groups;
     bool transposed;
-    bool direct_only;                /* never by Winograd's filtering */
     bool bf16;                       /* products of bf16 are allowed: tensors are kept so */
+    ConvWay way;                     /* to be taken where it fits */
 } ConvShape;
 
 enum { CONV_SIZES = 32 };
@@ -40,7 +49,8 @@ typedef struct {
     int64_t workspace_sample_bytes;  /* times N */
 } ConvLowering;
 
-/* Forward and input gradient, in the way that should be the faster one. */
+bool conv_way_fits(const ConvShape *, bool grad_weight, ConvWay);
+/* Forward and input gradient, in the shape's way where that fits, else by the cost model. */
 void lower_conv(const ConvShape *, ConvLowering *);
 /* The same always by Winograd's filtering, with packed weights or with weights as they are. Kernel
  * 3, stride 1, dilation 1, one group. */
@@ -51,7 +61,7 @@ void lower_conv_winograd_grad_weight(const ConvShape *, ConvLowering *);
 
 /* ---- lower_conv_bf16.c: with bf16 products, filtering along rows alone ------------------------- */
 
-bool conv_line_pays(const ConvShape *);
+bool conv_line_fits(const ConvShape *);
 void lower_conv_line(const ConvShape *, ConvLowering *);
 void lower_conv_line_grad_weight(const ConvShape *, ConvLowering *);
 int64_t conv_strip(const ConvShape *);        /* output blocks that are multiplied together */

@@ -126,9 +126,9 @@ void lower_conv_line_grad_weight(const ConvShape *s, ConvLowering *out)
     memcpy(out->sizes, sizes, sizeof sizes);
 }
 
-bool conv_line_pays(const ConvShape *s)
+bool conv_line_fits(const ConvShape *s)
 {
-    return s->bf16 && !s->direct_only && s->kernel == 3 && s->stride == 1 && s->dilation == 1
+    return s->bf16 && s->kernel == 3 && s->stride == 1 && s->dilation == 1
         && s->groups == 1 && s->C >= LEAST_CHANNELS && s->C <= MOST_CHANNELS
         && s->K >= LEAST_CHANNELS;
 }

@@ -305,7 +305,7 @@ static void lower_small_group(Lowering *l, const Group *group, Chain *chain)
         return;
     }
     flush_chain(l, chain);
-    begin_chain(chain, group, &call, label_of(l, group, ""), false);
+    begin_chain(chain, group, &call, label_of(l->graph, group, ""), false);
     if (folds)
         flush_chain(l, chain);
 }
@@ -333,7 +333,7 @@ static void lower_pack(Lowering *l, const Group *group, const ConvCudaLowering *
     memcpy(call.sizes, conv->pack_sizes, (size_t)conv->n_pack_sizes * sizeof *call.sizes);
     PlanStep *step = add_plain(l, &call, &conv->pack);
     step->once = l->graph->program != PROGRAM_TRAIN || update_packs(l->graph, group);
-    step->label = label_of(l, group, " pack");
+    step->label = label_of(l->graph, group, " pack");
 }
 
 static void lower_splits(Lowering *l, const Group *group, const ConvCudaLowering *conv)
@@ -343,7 +343,7 @@ static void lower_splits(Lowering *l, const Group *group, const ConvCudaLowering
                   .buffers = { temporary_buffer(&group->temporaries[TEMPORARY_WORKSPACE]),
                                node_buffer(group->anchor) } };
     memcpy(call.sizes, conv->finish_sizes, (size_t)conv->n_finish_sizes * sizeof *call.sizes);
-    add_plain(l, &call, &conv->finish)->label = label_of(l, group, " finish");
+    add_plain(l, &call, &conv->finish)->label = label_of(l->graph, group, " finish");
 }
 
 static void own_conv_buffers(const Group *group, CudaCall *cuda)

@@ -23,13 +23,14 @@ typedef struct {
     ConvLowering conv;          /* of the conv family */
 } HostCall;
 
-static void describe_conv(const Graph *graph, const Node *anchor, HostCall *host)
+static void describe_conv(const Graph *graph, const Group *group, HostCall *host)
 {
+    const Node *anchor = group->anchor;
     Call *call = &host->call;
     ConvLowering *conv = &host->conv;
     ConvShape shape = conv_shape(anchor);
-    shape.direct_only = !graph->compilation->winograd;
     shape.bf16 = graph->target->stored == TYPE_BF16;
+    shape.way = (ConvWay)tuned_way(graph, group);
     if (anchor->op == OP_CONV_GRAD_WEIGHT)
         lower_conv_grad_weight(&shape, conv);
     else
@@ -45,7 +46,7 @@ static void describe(const Graph *graph, const Group *group, HostCall *host)
     *host = (HostCall){ 0 };
     Call *call = &host->call;
     if (is_conv(group->anchor)) {
-        describe_conv(graph, group->anchor, host);
+        describe_conv(graph, group, host);
         return;
     }
     describe_call(graph, group, RESERVED_SIZES, call);
@@ -126,7 +127,7 @@ static void lower_pack(Lowering *l, const Group *group, const ConvLowering *conv
     PlanBuffer buffers[] = { node_buffer(group->anchor->inputs[1]),
                              temporary_buffer(&group->temporaries[TEMPORARY_PACKED]) };
     fill_step(l, step, buffers, 2, conv->pack_sizes, conv->n_pack_sizes, NULL, 0);
-    step->label = label_of(l, group, " pack");
+    step->label = label_of(l->graph, group, " pack");
 }
 
 static void lower_finish(Lowering *l, const Group *group, const Call *call, const Node *reduction,

@@ -88,7 +88,7 @@ static void lower_weight(Lowering *l, const Group *group, const ConvShape *s, co
     PlanStep *step = add_plain(l, &call, &launch);
     bool packs = strcmp(template, "matmul_pack.cu") == 0;
     step->once = packs && l->graph->program != PROGRAM_TRAIN;
-    step->label = label_of(l, group, packs ? " pack" : " unpack");
+    step->label = label_of(l->graph, group, packs ? " pack" : " unpack");
 }
 
 static void lower_im2col(Lowering *l, Group *group, const ConvShape *s, PlanBuffer columns)
@@ -103,7 +103,7 @@ static void lower_im2col(Lowering *l, Group *group, const ConvShape *s, PlanBuff
     emit_width(&e);
     PlanStep *step = add_launches(l, &e, call.template, &launch, 1, header_of(l->graph, group));
     fill_step(l, step, e.buffers, e.n_buffers, e.sizes, e.n_sizes, e.scalars, e.n_scalars);
-    step->label = label_of(l, group, " im2col");
+    step->label = label_of(l->graph, group, " im2col");
 }
 
 static void lower_col2im(Lowering *l, Group *group, const ConvShape *s, PlanBuffer columns)
@@ -120,7 +120,7 @@ static void lower_col2im(Lowering *l, Group *group, const ConvShape *s, PlanBuff
     emit_width(&e);
     PlanStep *step = add_launches(l, &e, call.template, &launch, 1, header_of(l->graph, group));
     fill_step(l, step, e.buffers, e.n_buffers, e.sizes, e.n_sizes, e.scalars, e.n_scalars);
-    step->label = label_of(l, group, " col2im");
+    step->label = label_of(l->graph, group, " col2im");
 }
 
 static void lower_product(Lowering *l, const Group *group, const PlanBuffer buffers[3],
@@ -138,7 +138,7 @@ static void lower_product(Lowering *l, const Group *group, const PlanBuffer buff
     }
     PlanStep *step = add_step(l, kernel, group);
     fill_step(l, step, buffers, 3, sizes, MATMUL_SIZES, NULL, 0);
-    step->label = label_of(l, group, "");
+    step->label = label_of(l->graph, group, "");
     step->flops_per_sample = group_flops(group);
 }
 

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "lower_conv.h"
+
 static const char passes[] = "build infer specialise simplify differentiate tidy fuse order place";
 
 enum { EXIT_FINE, EXIT_INPUT, EXIT_USAGE, EXIT_ENVIRONMENT };
@@ -22,6 +24,7 @@ enum {
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
     OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_MAN, OPTION_VERSION, OPTION_NO_WINOGRAD, OPTION_GEMM,
     OPTION_WARP_GROUPS, OPTION_EXPORT, OPTION_FREEZE,
+    OPTION_WAY, OPTION_TUNED,
 };
 
 typedef struct {
@@ -39,7 +42,9 @@ static const Option options[] = {
     {OPTION_TARGET, "target", "LIST", "of host,cuda (default both)"},
     {OPTION_PRECISION, "precision", "LIST", "of fp32,tf32,bf16 (default all; the host: fp32 always, bf16)"},
     {OPTION_NO_FUSE, "no-fuse", "[=LIST]", "without fusion, or without those of LIST"},
-    {OPTION_NO_WINOGRAD, "no-winograd", NULL, "on the host, 3x3 convolutions the direct way too"},
+    {OPTION_TUNED, "tuned", "FILE", "on the host, convolutions in the ways that segrun tune found"},
+    {OPTION_WAY, "way", "WAY", "all of them, where it fits: direct, winograd, winograd_large, line"},
+    {OPTION_NO_WINOGRAD, "no-winograd", NULL, "the same as --way direct"},
     {OPTION_WARP_GROUPS, "warp-groups", NULL, "more launches to tune: wgmma, which no GPU has run yet"},
     {OPTION_GEMM, "gemm", "LIBRARY", "cublas: convolutions on CUDA by im2col; not fused"},
     {OPTION_CHECK, "check", NULL, "look for errors only, write nothing"},
@@ -211,6 +216,16 @@ static int set_no_fuse(Compilation *c, const char *list)
                    : EXIT_FINE;
 }
 
+static int set_way(Compilation *c, const char *word)
+{
+    c->way = 0;
+    while (c->way < WAY_COUNT && strcmp(way_names[c->way], word))
+        c->way++;
+    return c->way < WAY_COUNT ? EXIT_FINE
+        : usage("--way: none is called '%s'; there are model, direct, winograd, winograd_large, line",
+                word);
+}
+
 static int set_option(Command *command, int value, char *text)
 {
     Compilation *c = &command->c;
@@ -231,7 +246,9 @@ static int set_option(Command *command, int value, char *text)
     case OPTION_TARGET: return set_targets(c, text);
     case OPTION_PRECISION: return set_precision(c, text);
     case OPTION_NO_FUSE: return set_no_fuse(c, text);
-    case OPTION_NO_WINOGRAD: c->winograd = false; break;
+    case OPTION_NO_WINOGRAD: c->way = WAY_DIRECT; break;
+    case OPTION_WAY: return set_way(c, text);
+    case OPTION_TUNED: c->tuned_path = text; break;
     case OPTION_WARP_GROUPS: c->warp_groups = true; break;
     case OPTION_GEMM:
         if (strcmp(text, "cublas") != 0)
@@ -403,7 +420,8 @@ static int run_command(Command *command)
         Compilation again = {.arena = c->arena, .path = c->path, .defines = c->defines,
                              .n_defines = c->n_defines, .include_dirs = c->include_dirs,
                              .n_include_dirs = c->n_include_dirs, .precision = c->precision,
-                             .targets = c->targets, .no_fuse = c->no_fuse, .winograd = c->winograd,
+                             .targets = c->targets, .no_fuse = c->no_fuse, .way = c->way,
+                             .tuned_path = c->tuned_path,
                              .freeze = c->freeze,
                              .gemm = c->gemm, .warp_groups = c->warp_groups,
                              .json = c->json,
@@ -431,7 +449,7 @@ static int run_command(Command *command)
 static int compile_command(int argc, char **argv)
 {
     Command command = {.c = {.arena = arena_open(), .precision = all_precisions,
-                             .targets = all_targets, .winograd = true, .messages = stderr}};
+                             .targets = all_targets, .messages = stderr}};
     int code = read_options(&command, argc, argv);
     if (!code)
         code = run_command(&command);

@@ -72,7 +72,9 @@ struct Compilation {
     const char *targets;          /* a comma list: "host,cuda" */
     const char *no_fuse;          /* NULL: fuse all; "": nothing; else not those of a comma list */
     const char *freeze;           /* NULL, or patterns of parameters' names with commas */
-    bool winograd;                /* not --no-winograd: 3x3 convolutions by it where it pays */
+    int way;                      /* --way: a ConvWay of lower_conv.h */
+    const char *tuned_path;       /* --tuned: what segrun tune wrote; or NULL */
+    struct Tuned *tuned;          /* of tuned.c */
     bool warp_groups;             /* --warp-groups: candidates of sm_90a's wgmma, for segrun tune */
     bool gemm;                    /* --gemm cublas: convolutions on CUDA by im2col and cuBLAS */
     bool input_gradients;         /* train also gives the gradient of every f32 input (tests) */
@@ -94,6 +96,7 @@ struct Compilation {
  * loops and blocks come by many times. */
 void error_at(Compilation *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void note_at(Compilation *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void warn_at(Compilation *, Loc, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* As error_at with further spans marked in the same line by ~~~. */
 void error_spans(Compilation *, Loc, const Loc *more, int n_more, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
@@ -340,6 +343,14 @@ typedef struct Target {
 } Target;
 extern const Target targets[];
 extern const int n_targets;
+
+/* ---- tuned.c --------------------------------------------------------------------------------- */
+
+/* Reads compilation->tuned_path; false after errors. */
+bool tuned_read(Compilation *);
+/* The way of a convolution's group on the host: by that file, else by --way. */
+int tuned_way(const Graph *, const Group *);
+void tuned_warn(Compilation *);       /* when all is lowered: of lines that nothing went by */
 
 /* ---- emit.c emit_value.c emit_host.c emit_cuda.c write.c ------------------------------------- */
 

@@ -145,9 +145,13 @@ static bool time_plans(Bench *bench, Error *error)
 static bool profile_run(const Bench *bench, BenchPlan *plan, int number, Error *error)
 {
     int n = plan->program->n_steps;
-    double *kept = plan->run_times + (size_t)number * (size_t)n;
-    plan->run_begins[number] = now();
-    if (!run(bench, plan, 1, &plan->run_seconds[number], error))
+    int place = number % BENCH_PROFILE_RUNS;
+    double *kept = plan->run_times + (size_t)place * (size_t)n;
+    executor_profile(plan->executor, true);
+    plan->run_begins[place] = now();
+    bool fine = run(bench, plan, 1, &plan->run_seconds[place], error);
+    executor_profile(plan->executor, false);
+    if (!fine)
         return false;
     if (n > 0)
         memcpy(kept, executor_step_times(plan->executor), (size_t)n * sizeof *kept);
@@ -156,20 +160,28 @@ static bool profile_run(const Bench *bench, BenchPlan *plan, int number, Error *
     return true;
 }
 
-/* The least of a few runs: what disturbs a step makes it longer. */
-static bool profile(const Bench *bench, BenchPlan *plan, Error *error)
+static bool profile_memory(BenchPlan *plan, Error *error)
 {
     size_t n = (size_t)plan->program->n_steps + 1;
     plan->step_times = calloc(n, sizeof *plan->step_times);
     plan->run_times = calloc(BENCH_PROFILE_RUNS * n, sizeof *plan->run_times);
-    if (!plan->step_times || !plan->run_times)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the profile");
-    executor_profile(plan->executor, true);
-    bool fine = true;
-    for (int k = 0; fine && k < BENCH_PROFILE_RUNS; k++)
-        fine = profile_run(bench, plan, k, error);
-    executor_profile(plan->executor, false);
-    return fine;
+    return (plan->step_times && plan->run_times)
+        || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the profile");
+}
+
+bool bench_profile(Bench *bench, int runs, Error *error)
+{
+    for (int i = 0; i < bench->n_plans; i++)
+        if (!profile_memory(&bench->plans[i], error))
+            return false;
+    for (int k = 0; k < runs; k++) {
+        for (int i = 0; i < bench->n_plans; i++)
+            if (!profile_run(bench, &bench->plans[i], k, error))
+                return false;
+        if (bench->tick && !bench->tick(bench->context, k + 1, runs))
+            return fail(error, EXIT_INTERRUPTED, "", "interrupted after %d runs", k + 1);
+    }
+    return true;
 }
 
 /* ---- what is needed by definition ------------------------------------------------------------ */
@@ -221,9 +233,8 @@ bool bench_measure(Bench *bench, Error *error)
     if (!time_plans(bench, error))
         return false;
     take_ceiling(bench);
-    for (int i = 0; bench->profile && i < bench->n_plans; i++)
-        if (!profile(bench, &bench->plans[i], error))
-            return false;
+    if (bench->profile && !bench_profile(bench, BENCH_PROFILE_RUNS, error))
+        return false;
     if (bench->profile)
         take_ceiling(bench);
     return true;

@@ -378,6 +378,7 @@ int command_eval(const Options *);
 int command_predict(const Options *);
 int command_bench(const Options *);
 int command_tune(const Options *);
+bool tune_ways(Session *, Error *);   /* of the cpu; tune_ways.c */
 int command_info(const Options *);
 int command_convert(const Options *);
 int command_data_check(const Options *);

@@ -135,6 +135,7 @@ enum { MAX_FLAGS = 24 };
 typedef struct {
     char *command[8]; int n_command;  /* $SEG_CC in words; the first with its path */
     const char *flags[MAX_FLAGS]; int n_flags;
+    const char *machine;              /* "-march=haswell", where $SEG_CC says so; else NULL: this */
     char version[96];                 /* "gcc 12.2.0", for people */
     char key[33];                     /* of the compiler, its flags and this processor */
     char words[1024];                 /* storage of command */

@@ -195,7 +195,8 @@ Device *device_host_open(const DeviceOptions *options, Error *error)
     }
     const char *name = strrchr(host->compiler.program, '/');
     snprintf(host->base.description, sizeof host->base.description,
-             "cpu: %d thread%s, %s%s, %.60s (%s)", threads, threads == 1 ? "" : "s", vector_name(),
-             bf16 ? bf16_words() : "", name ? name + 1 : host->compiler.program, host->compiler.version);
+             "cpu: %d thread%s, %.60s%s, %.60s (%s)", threads, threads == 1 ? "" : "s",
+             host->compiler.machine ? host->compiler.machine : vector_name(),
+             !bf16 ? "" : host->compiler.machine ? ", bf16" : bf16_words(), name ? name + 1 : host->compiler.program, host->compiler.version);
     return &host->base;
 }

@@ -1,6 +1,7 @@
 /* The system's C compiler: finding it, the flags it takes, running it.
  *
- * $SEG_CC, else cc; a command in words, such as "gcc-13" or "ccache gcc", started without a shell.
+ * $SEG_CC, else cc; a command in words, such as "gcc-13", "ccache gcc" or "gcc -march=haswell", started
+ * without a shell. Where the words choose a processor, that is the one; else this one.
  * Which flags it accepts is tried out once with a tiny program and kept in the cache, by the
  * compiler's path, size and time and this processor's features: code for one is wrong for another.
  *
@@ -229,6 +230,12 @@ static void set_flags(HostCompiler *compiler, int attempt, const char *cpu)
         compiler->flags[compiler->n_flags++] = always[i];
     if (attempt <= WITH_OPENMP)
         compiler->flags[compiler->n_flags++] = "-fopenmp";
+    for (int i = 1; i < compiler->n_command; i++)
+        if (strncmp(compiler->command[i], "-march=", 7) == 0
+            || strncmp(compiler->command[i], "-mcpu=", 6) == 0)
+            compiler->machine = compiler->command[i];
+    if (compiler->machine)
+        return;
 #if defined(__x86_64__) || defined(__i386__)
     if (attempt <= WITH_MACHINE)
         compiler->flags[compiler->n_flags++] = "-march=native";

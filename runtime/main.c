@@ -181,6 +181,9 @@ static const Option bench_options[] = {
 static const Option tune_options[] = {
     COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
     CHOICE(0, "program", "all|train|evaluate|predict", "all", program, "what is tuned"),
+    TEXT('o', "output", "FILE", NULL, output, "of the cpu, required: the ways that were the fastest"),
+    COUNT('n', "runs", "9", 1, 1000, runs, "of the cpu: runs of each plan, the least of which count"),
+    COUNT('t', "threads", "0", 0, 4096, threads, "threads of the cpu device; 0: all processors"),
     { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "of weights and inputs" },
     GPU_OPTIONS,
     QUIET_OPTIONS,
@@ -275,12 +278,20 @@ static const Command commands[] = {
       "  segrun bench unet.plan -b 2 --compare unfused.plan\n"
       "  segrun bench unet.plan -b 8 --program data --data pets/\n",
       command_bench },
-    { "tune", "PLAN", 1, 1, "find the fastest kernels on this GPU",
-      "Times the ways in which each step of PLAN can run on this GPU, on random pictures, and keeps "
+    { "tune", "PLAN...", 1, 4, "find the fastest kernels on this machine",
+      "Of the cpu: times the convolutions of several plans of one model, in turn, on random pictures. "
+      "The plans come from segc --way, which takes one way to compute them wherever that fits; where "
+      "no other is faster the first plan's stays. What is the fastest for each layer is written to "
+      "FILE, which segc --tuned follows; for every model, batch, precision and machine it is another. "
+      "\n\nOf a GPU: "
+      "times the ways in which each step of PLAN can run, on random pictures, and keeps "
       "the fastest in the cache of kernels: every later run takes them. The first run of a program "
       "does the same by itself, unless --no-tune; other batches then take what was found for the "
       "nearest one.",
       ROWS(tune_options),
+      "  for w in model direct winograd winograd_large; do segc unet.seg --way $w -o $w.plan; done\n"
+      "  segrun tune model.plan direct.plan winograd.plan winograd_large.plan -b 2 -o unet.tuned\n"
+      "  segc unet.seg --tuned unet.tuned -o unet.plan\n"
       "  segrun tune unet.plan -d cuda -b 16\n"
       "  segrun tune unet.plan -d cuda -b 1 --program predict --precision bf16\n",
       command_tune },

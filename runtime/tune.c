@@ -1,4 +1,4 @@
-/* `segrun tune`: times the ways that the steps of a plan can run on a GPU, for a batch, and keeps
+/* `segrun tune`, on the cpu in tune_ways.c; on a GPU: times the ways that the steps of a plan can run, for a batch, and keeps
  * the fastest in the cache, where every later run finds them. A first run does the same for its own
  * program and batch; this is for doing it beforehand, and for batches that would otherwise take what
  * was the fastest for another one.
@@ -34,8 +34,10 @@ static bool tune(Session *session, const Options *options, Error *error)
         || !session_device(session, every ? NULL : options->program, (int)options->batch, error))
         return false;
     if (strcmp(device_target(session->device), "host") == 0)
-        return fail(error, EXIT_USAGE, "-d cuda says why it cannot be used",
-                    "there is nothing to tune on the cpu: each step runs in one way");
+        return session_build(session, error) && tune_ways(session, error);
+    if (options->n_operands > 1 || options->output)
+        return fail(error, EXIT_USAGE, "segrun tune PLAN -d cuda; the cache keeps what is found",
+                    "on a GPU one plan has all the ways, and no file is written");
     if (!session_build(session, error))
         return false;
     for (int i = 0; i < 3; i++)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../compiler/lower_conv.h"
 #include "../runtime/device.h"
 #include "oracle.h"
 
@@ -131,7 +132,7 @@ static void open_compilation(Compilation *c, const Case *test, const char *path,
     *c = (Compilation){
         .arena = arena_open(), .path = path, .precision = precision ? precision + 1 : "fp32",
         .targets = strncmp(target, "host", 4) == 0 ? "host" : "cuda",
-        .no_fuse = test->no_fuse, .winograd = test->winograd, .warp_groups = true,
+        .no_fuse = test->no_fuse, .way = test->winograd ? WAY_MODEL : WAY_DIRECT, .warp_groups = true,
         .gemm = test->gemm,
         .input_gradients = !test->plain_inputs, .messages = messages,
     };

@@ -255,7 +255,7 @@ static bool random_case(Case *t)
     static const Pass passes[] = {FORWARD, FORWARD, WINOGRAD, LARGE, WEIGHT, WINOGRAD_WEIGHT};
     t->pass = passes[random_below(6)];
     const bool winograd = t->pass != FORWARD && t->pass != WEIGHT;
-    s->direct_only = true;
+    s->way = WAY_DIRECT;
     if (winograd)
         s->kernel = 3, s->stride = s->dilation = 1;
     const int64_t span = (s->kernel - 1) * s->dilation;
@@ -294,21 +294,21 @@ static void run_case(const Case *t)
  * the output channels, large weights, maps of one pixel. */
 static void run_chosen(void)
 {
-    static const ConvShape shapes[] = {{1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false, true, false},
-                                       {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false, true, false},
-                                       {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false, true, false},
-                                       {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true, true, false},
-                                       {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false, true, false},
-                                       {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false, true, false},
-                                       {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true, true, false},
-                                       {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true, true, false},
-                                       {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false, true, false},
-                                       {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false, true, false},
-                                       {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false, true, false},
-                                       {70, 9, 37, 2, 9, 37, 1, 1, 0, 1, 1, false, true, false},
-                                       {1, 20, 33, 2, 20, 33, 7, 1, 3, 1, 1, true, true, false},
-                                       {5, 9, 130, 4, 9, 130, 5, 1, 4, 2, 1, false, true, false},
-                                       {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false, true, false}};
+    static const ConvShape shapes[] = {{1024, 3, 3, 80, 3, 3, 3, 1, 1, 1, 1, false, false, WAY_DIRECT},
+                                       {2048, 6, 5, 17, 6, 5, 1, 1, 0, 1, 1, false, false, WAY_DIRECT},
+                                       {600, 1, 1, 300, 1, 1, 1, 1, 0, 1, 1, false, false, WAY_DIRECT},
+                                       {400, 2, 2, 200, 2, 2, 3, 1, 1, 1, 1, true, false, WAY_DIRECT},
+                                       {64, 2, 40, 80, 2, 40, 3, 1, 1, 1, 1, false, false, WAY_DIRECT},
+                                       {700, 12, 12, 5, 12, 12, 3, 1, 1, 1, 1, false, false, WAY_DIRECT},
+                                       {320, 8, 8, 32, 16, 16, 2, 2, 0, 1, 1, true, false, WAY_DIRECT},
+                                       {32, 1, 300, 3, 2, 600, 2, 2, 0, 1, 1, true, false, WAY_DIRECT},
+                                       {256, 2, 3, 256, 2, 3, 3, 1, 1, 1, 4, false, false, WAY_DIRECT},
+                                       {3, 60, 61, 10, 30, 31, 7, 2, 3, 1, 1, false, false, WAY_DIRECT},
+                                       {2, 40, 40, 2, 40, 40, 9, 1, 4, 1, 1, false, false, WAY_DIRECT},
+                                       {70, 9, 37, 2, 9, 37, 1, 1, 0, 1, 1, false, false, WAY_DIRECT},
+                                       {1, 20, 33, 2, 20, 33, 7, 1, 3, 1, 1, true, false, WAY_DIRECT},
+                                       {5, 9, 130, 4, 9, 130, 5, 1, 4, 2, 1, false, false, WAY_DIRECT},
+                                       {9, 70, 3, 9, 70, 3, 3, 1, 1, 1, 9, false, false, WAY_DIRECT}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         for (int fused = 0; fused < 2; fused++) {
             run_case(&(Case){shapes[i], FORWARD, 2, fused});

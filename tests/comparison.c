@@ -126,13 +126,23 @@ static const char *target_of(const Case *test)
     return test->target ? test->target : "host";
 }
 
+/* SEG_TEST_WAY: one way to compute convolutions, wherever it fits. */
+static int way_of(const Case *test)
+{
+    const char *forced = getenv("SEG_TEST_WAY");
+    for (int i = 0; forced && i < WAY_COUNT; i++)
+        if (strcmp(forced, way_names[i]) == 0)
+            return i;
+    return test->winograd ? WAY_MODEL : WAY_DIRECT;
+}
+
 static void open_compilation(Compilation *c, const Case *test, const char *path, FILE *messages)
 {
     const char *target = target_of(test), *precision = strchr(target, '-');
     *c = (Compilation){
         .arena = arena_open(), .path = path, .precision = precision ? precision + 1 : "fp32",
         .targets = strncmp(target, "host", 4) == 0 ? "host" : "cuda",
-        .no_fuse = test->no_fuse, .way = test->winograd ? WAY_MODEL : WAY_DIRECT, .warp_groups = true,
+        .no_fuse = test->no_fuse, .way = way_of(test), .warp_groups = true,
         .gemm = test->gemm,
         .input_gradients = !test->plain_inputs, .messages = messages,
     };

@@ -41,7 +41,8 @@ ok "eval" "$segrun" eval tiny.plan -m run/tiny.last.safetensors --data pets -d c
 ok "predict" "$segrun" predict tiny.plan -m run/tiny.last.safetensors "$(find pets/images -name '*.jpg' | sort | head -n 1)" -d cuda -o out
 ok "tune" "$segrun" tune tiny.plan -d cuda -b 3
 says "names the programs" 'predict +batch 3 is tuned'
-fails 2 "tune on the cpu" "$segrun" tune tiny.plan -d cpu
+fails 2 "tune of two plans" "$segrun" tune tiny.plan tiny.plan -d cuda
+says "is the cpu's" 'on a GPU one plan has all the ways'
 ok "-v" "$segrun" bench tiny.plan -n 1 -d cuda -v
 says "says what was loaded" 'libnvrtc\.so\.13 builds for sm_90a'
 says "and of every kernel" '^kernel .* registers'

@@ -133,6 +133,24 @@ static bool group_runs_along(const Group *group)
     return true;
 }
 
+bool host_reads_dense(const Group *group, const Node *node)
+{
+    return (node->stored && !node->block) || runs_along(group, node);
+}
+
+/* What comes from planes and goes into planes as it is, or can be computed so. */
+bool host_writes_dense(const Group *group)
+{
+    const Node *anchor = group->anchor;
+    if (anchor->op != OP_CONCAT)
+        return group_runs_along(group);
+    bool dense = group->root == anchor && !anchor->block && group->n_reductions == 0;
+    for (int i = 0; i < anchor->n_inputs; i++)
+        dense = dense && anchor->inputs[i]->shape.batched
+                && host_reads_dense(group, anchor->inputs[i]);
+    return dense;
+}
+
 /* ---- read ------------------------------------------------------------------------------------ */
 
 static void masked(Text *text, const Node *node, const char *value)
@@ -174,15 +192,39 @@ static void read_body(Row *row, void *context)
     text_printf(&row->inside, ");\n%s}\n", row->indent);
 }
 
+/* A row of channel cb of planes, or of an expression of one channel. */
+static void read_dense_body(Row *row, void *context)
+{
+    Node *node = context;
+    if (node->stored) {
+        int k = leaf_pointer(row, node, (Place){ "0", false });
+        bool one_pixel = node->shape.dims[1] == 1 && node->shape.dims[2] == 1;
+        if (one_pixel)
+            text_printf(&row->inside, "%sout[0] = (float)p%d[cb];\n", row->indent, k);
+        else
+            text_printf(&row->inside, "%1$sfor (int64_t i = 0; i < count; i++)\n"
+                        "%1$s    out[i] = (float)p%2$d[cb * h%2$d * w%2$d + i];\n", row->indent, k);
+        return;
+    }
+    text_printf(&row->inside, "%1$sfor (int64_t i = 0; i < count; i += 16) {\n"
+                "%1$s    const int64_t some = min64(16, count - i);\n", row->indent);
+    Value value = row_value(row, node, (Place){ "cb", false });
+    text_printf(&row->inside, "%1$s    store_along_f32(out + i, some, %2$s);\n%1$s}\n",
+                row->indent, value.name);
+}
+
 void emit_host_read(Emission *e, const char *name, Node *node)
 {
+    const Dialect *dialect = e->dialect;
+    e->dialect = e->dense_x ? &along_dialect : dialect;
     text_printf(&e->text, "INLINE void read_%s(const KernelArguments *a, int64_t n, int64_t cb,\n"
                 "                   int64_t h, int64_t w, int64_t count, float *restrict out)\n"
                 "{\n    (void)n; (void)h; (void)w;\n", name);
     if (!node->stored)
         emission_name(e, name);
-    emit_rows(e, read_body, node, NULL, "    ");
+    emit_rows(e, e->dense_x ? read_dense_body : read_body, node, NULL, "    ");
     text_printf(&e->text, "}\n\n");
+    e->dialect = dialect;
 }
 
 /* ---- write ----------------------------------------------------------------------------------- */
@@ -301,8 +343,9 @@ static void take_raw_value(Row *row, const Node *anchor, Place here)
     if (has_bias(anchor))
         bias = fixed_leaf(row, anchor->inputs[2], here);
     Value raw = new_value(row, false);
-    text_printf(&row->inside, row->e->dialect == &along_dialect
-                ? "first_lanes16(in + 16 * i, some)%s%s;\n" : "load16(in + 16 * i)%s%s;\n",
+    text_printf(&row->inside, row->e->dialect != &along_dialect ? "load16(in + 16 * i)%s%s;\n"
+                : row->e->dense_y ? "load_along_f32(in + i, some)%s%s;\n"
+                : "first_lanes16(in + 16 * i, some)%s%s;\n",
                 has_bias(anchor) ? " + " : "", bias.name);
     remember(row, anchor, here, raw);
 }
@@ -348,6 +391,18 @@ static void write_body(Row *row, void *context)
     close_reductions(row, reductions, n_reductions);
 }
 
+/* A row of channel cb into its plane. */
+static void write_plane_body(Row *row, void *context)
+{
+    Group *group = context;
+    int k = leaf_pointer(row, group->root, (Place){ "0", false });
+    bool one_pixel = group->root->shape.dims[1] == 1 && group->root->shape.dims[2] == 1;
+    const char *stride = one_pixel ? ""
+                                   : arena_printf(row->e->graph->arena, " * h%1$d * w%1$d", k);
+    text_printf(&row->inside, "%smemcpy((float *)p%d + cb%s, in, (size_t)count * 4);\n",
+                row->indent, k, stride);
+}
+
 static void emit_finish(Emission *e, Group *group, const PlanBuffer *partials)
 {
     int n, first = 0;
@@ -383,7 +438,8 @@ void emit_host_write(Emission *e, const PlanBuffer *partials)
     const Dialect *dialect = e->dialect;
     if (group_runs_along(group))
         e->dialect = &along_dialect;
-    emit_rows(e, write_body, group, NULL, "    ");
+    bool plane = e->dense_y && group->anchor->op == OP_CONCAT;
+    emit_rows(e, plane ? write_plane_body : write_body, group, NULL, "    ");
     e->dialect = dialect;
     for (int r = 0; r < group->n_reductions; r++)
         emission_name(e, op_facts[group->reductions[r]->op].name);

@@ -151,6 +151,18 @@ static void emit_rows_of(Emission *e, const Group *group, const PlanBuffer *part
         emit_host_write(e, partials);
 }
 
+/* Rows of one channel for the templates that take them, and tells those so. */
+static void choose_dense(const Group *group, Emission *e, const char *template)
+{
+    const Node *anchor = group->anchor;
+    bool narrow = strcmp(template, "conv_narrow.c") == 0, joins = strcmp(template, "concat.c") == 0;
+    if (joins || narrow || strcmp(template, "conv_dot.c") == 0
+        || strcmp(template, "reduce_channels.c") == 0)
+        e->dense_y = host_writes_dense(group);
+    e->dense_x = (joins && e->dense_y) || (narrow && host_reads_dense(group, anchor->inputs[0]));
+    text_printf(&e->text, "#define DENSE_X %d\n#define DENSE_Y %d\n", e->dense_x, e->dense_y);
+}
+
 static void own_conv_buffers(const Group *group, Call *call)
 {
     const Temporary *t = group->temporaries;
@@ -182,6 +194,7 @@ static void lower_group(Lowering *l, Group *group)
     for (int r = 0; r < n; r++)
         partials[r] = temporary_buffer(&group->temporaries[TEMPORARY_PARTIALS + r]);
     Emission e = begin_emission(l, group, call, &host_dialect);
+    choose_dense(group, &e, call->template);
     if (op_facts[group->anchor->op].kind != KIND_SMALL)
         emit_rows_of(&e, group, partials, call->writes);
     const char *stem = arena_printf(arena, "%.*s%.*s", (int)(strlen(call->template) - 2),

@@ -22,6 +22,7 @@ static int64_t no_scratch(const int64_t *s) { return 0 * s[0]; }
 static int64_t one_row(const int64_t *s) { return s[SIZE_W]; }
 static int64_t one_result_row(const int64_t *s) { return s[SIZE_Q]; }
 static int64_t two_rows(const int64_t *s) { return 2 * s[SIZE_W]; }
+static int64_t reduced_rows(const int64_t *s) { return s[SIZE_W] + 16 * divide_up(s[SIZE_W], 16); }
 static int64_t concat_rows(const int64_t *s) { return 2 * s[SIZE_Q] + 2; }
 static int64_t slice_rows(const int64_t *s) { return 2 * s[SIZE_Q] + 3; }
 static int64_t gathered_rows(const int64_t *s) { return 2 * s[SIZE_W] + s[SIZE_Q]; }
@@ -75,7 +76,7 @@ static const Template templates[] = {
     {"max_pool_grad.c", false, max_pool_grad_rows},
     {"pad_crop.c", false, one_result_row},
     {"pointwise.c", false, no_scratch},
-    {"reduce_channels.c", false, two_rows},
+    {"reduce_channels.c", false, reduced_rows},
     {"reduce_pixels.c", true, one_row},
     {"slice.c", false, slice_rows},
     {"softmax.c", false, softmax_rows},

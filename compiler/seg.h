@@ -367,7 +367,12 @@ typedef struct {
     const struct Dialect *dialect;
     bool reads;            /* a read function is being written */
     int words;             /* CUDA: 16-byte words that a call of it loads */
+    bool dense_x, dense_y; /* host: rows of the operands, or the result, are of one channel */
 } Emission;
+/* Whether rows of an operand, or of the result, can be [count] of one channel, which `cb` is then,
+ * where the template takes such rows: of planes, and of what is computed from maps of one channel. */
+bool host_reads_dense(const Group *, const Node *operand);
+bool host_writes_dense(const Group *);
 /* read_<operand>; write_y and finish_y, with a buffer of partial sums for each reduction. */
 void emit_host_read(Emission *, const char *operand, Node *);
 void emit_host_write(Emission *, const PlanBuffer *partials);

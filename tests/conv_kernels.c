@@ -137,7 +137,7 @@ static void build_kernel(const char *template, bool fused)
         fprintf(out, READ, "dy", 3, 4, 5, 3, fused);
     if (rows && !gradient)
         fprintf(out, WRITE, fused, own + 1, own + 2, own + 3);
-    fprintf(out, "#define KERNEL %s\n", name);
+    fprintf(out, "enum { DENSE_X = 0, DENSE_Y = 0 };\n#define KERNEL %s\n", name);
     char path[256];
     snprintf(path, sizeof path, KERNELS "%s.c", template);
     append_file(out, path);

@@ -140,12 +140,14 @@ static void print_job(const Job *job, const Job *direct, int runs, double peak)
     fflush(stdout);
 }
 
-static void time_layer(int threads, int64_t C, int64_t K, int64_t H, int64_t k, int64_t N)
+/* With an odd kernel padded by half of it; even ones are padded by as much as their stride leaves. */
+static void time_layer(int threads, int64_t C, int64_t K, int64_t H, int64_t k, int64_t s, int64_t N)
 {
-    const ConvShape forward = {C, H, H, K, H, H, k, 1, k / 2, 1, 1, false, true, false};
-    const ConvShape gradient = {K, H, H, C, H, H, k, 1, k / 2, 1, 1, true, true, false};
+    const int64_t P = H / s, padding = (k - s + 1) / 2;
+    const ConvShape forward = {C, H, H, K, P, P, k, s, padding, 1, 1, false, true, false};
+    const ConvShape gradient = {K, P, P, C, H, H, k, s, padding, 1, 1, true, true, false};
     static Job jobs[JOBS];
-    const Way *ways = k == 3 ? ways_of_3x3 : ways_of_others;
+    const Way *ways = k == 3 && s == 1 ? ways_of_3x3 : ways_of_others;
     int n = 0;
     for (; n < JOBS && ways[n].name; n++)
         prepare(&jobs[n], &ways[n], ways[n].gradient ? &gradient : &forward, N, threads);
@@ -171,9 +173,10 @@ void conv_speed(int threads, const char *only)
     static const int64_t layers[][4] = {{64, 64, 256, 3}, {128, 128, 128, 3}, {256, 256, 64, 3},
                                         {512, 512, 32, 3}, {1024, 1024, 16, 3}, {16, 16, 128, 3},
                                         {3, 16, 128, 3}, {32, 16, 128, 3}, {64, 1, 256, 1}};
-    long long one_C, one_K, one_H, one_N;
-    if (only && sscanf(only, "%lld-%lld@%lld:%lld", &one_C, &one_K, &one_H, &one_N) == 4) {
-        time_layer(threads, one_C, one_K, one_H, 3, one_N);
+    long long one_C, one_K, one_H, one_N, one_k = 3, one_s = 1;
+    if (only && sscanf(only, "%lld-%lld@%lld:%lld,%lld,%lld", &one_C, &one_K, &one_H, &one_N,
+                       &one_k, &one_s) >= 4) {
+        time_layer(threads, one_C, one_K, one_H, one_k, one_s, one_N);
         return;
     }
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
@@ -183,7 +186,7 @@ void conv_speed(int threads, const char *only)
             snprintf(name, sizeof name, "%lld-%lld@%lld:%lld", (long long)C, (long long)K,
                      (long long)H, (long long)N);
             if (!only || strstr(name, only))
-                time_layer(threads, C, K, H, k, N);
+                time_layer(threads, C, K, H, k, 1, N);
         }
     }
 }

@@ -34,6 +34,8 @@ const OpRow op_rows[] = {
     {"conv", "x@:f32[16,$h,$w]", "y@ = conv(x@, 32, kernel = 3, padding = 1)", ANY, 2, TOLERANCE},
     {"conv", X, "y@ = conv(x@, $k, kernel = 1)", ANY, 2, TOLERANCE},
     {"conv", X, "y@ = conv(x@, $c, kernel = 3, padding = 1, groups = $c)", ANY, 2, TOLERANCE},
+    {"conv", "x@:f32[3,$h,$w]", "y@ = conv(conv(x@, 1, kernel = 5, padding = 3) * 2, 1, kernel = 1)", ANY,
+     1, TOLERANCE},
     {"conv_transpose", X,
      "y@ = conv_transpose(x@, $k, kernel = $r, stride = $s, padding = $p, output_padding = $o, "
      "dilation = $d, groups = $g, bias = $b)", TRANSPOSED, 10, TOLERANCE},
@@ -81,6 +83,8 @@ const OpRow op_rows[] = {
      TOLERANCE},
     {"concat", "x@:f32[16,$h,$w] z@:f32[32,$h,$w]",
      "y@ = conv(concat(relu(x@), z@), $k, kernel = 3, padding = 1)", ANY, 2, TOLERANCE},
+    {"concat", "x@:f32[1,$h,$w] z@:f32[3,$h,$w]", "y@ = concat(relu(x@), z@, sigmoid(x@) * x@)", ANY, 1,
+     TOLERANCE},
     {"pad", "x@:f32[$c,$h,$w] z@:f32[$k,20,21]", "y@ = pad(relu(x@), z@)", ANY, 2, TOLERANCE},
     {"crop", "x@:f32[$c,20,21] z@:f32[$k,$h,$w]", "y@ = crop(x@, z@) * 2", ANY, 2, TOLERANCE},
     /* losses and the metric: on the last piece's probability, see add_results */

@@ -4,7 +4,9 @@
  *
  *   test_conv_kernels                 the tests
  *   test_conv_kernels --bench [T [LAYER]]  GFLOP/s with T threads beside a probe of the machine's
- *                                     peak; LAYER is a part of 64-64@256:2 (C-K@H:N), or all of it
+ *                                     peak; LAYER is a part of 64-64@256:2 (C-K@H:N), or all of it,
+ *                                     or 3-64@256:2,7,2 with a kernel and a stride; "input" then is
+ *                                     a transposed convolution
  *
  * Runs in the repository's root. SEG_CC is the compiler; SEG_TEST_CFLAGS are added to its flags
  * (for sanitizers, the test itself must be built with them too).

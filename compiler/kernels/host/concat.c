@@ -1,7 +1,8 @@
 /* Joins tensors along the channels where one begins in the middle of a block (else concat is only a
  * choice of operand and is inlined). Each operand's block is read and its lanes are shifted into
  * place: unaligned loads from a row with a block of slack at both ends.
- * OPERANDS is their number, at most 16.
+ * OPERANDS is their number, at most 16. With DENSE_X all operands and the result are planes, and
+ * rows [count] of a channel are read and written, not [count][16] of a block.
  *
  * own buffers: none    own scalars: none
  * scratch: 64 * (2 * Q + 2)
@@ -34,6 +35,22 @@ enum { SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_ROWS, SI
 typedef void ReadFunction(const KernelArguments *a, int64_t n, int64_t cb, int64_t h, int64_t w,
                           int64_t count, float *restrict out);
 
+#if DENSE_X
+static void one_part(const KernelArguments *a, int64_t n, int64_t part, int64_t cb)
+{
+    static ReadFunction *const reads[OPERANDS] = {READS(OPERANDS)};
+    const int64_t *s = a->sizes;
+    float *row = thread_scratch(a);
+    (void)cb;
+    int64_t begin = part * s[SIZE_ROWS], end = min64(begin + s[SIZE_ROWS], s[SIZE_P]);
+    for (int64_t i = 0, from = 0; i < OPERANDS; from += s[SIZE_CHANNELS + i], i++)
+        for (int64_t c = 0; c < s[SIZE_CHANNELS + i]; c++)
+            for (int64_t p = begin; p < end; p++) {
+                reads[i](a, n, c, p, 0, s[SIZE_Q], row);
+                write_y(a, n, from + c, p, 0, s[SIZE_Q], row, NULL);
+            }
+}
+#else
 /* Adds to out the lanes of one operand whose channel 0 is channel `from` of the result. */
 static void take_lanes(const KernelArguments *a, ReadFunction *read, int64_t channels, int64_t from,
                        int64_t n, int64_t cb, int64_t p, float *row, float *out)
@@ -69,6 +86,7 @@ static void one_part(const KernelArguments *a, int64_t n, int64_t part, int64_t 
     }
     finish_y(a, n, part, cb, accumulators);
 }
+#endif
 
 void KERNEL(const KernelArguments *a)
 {

@@ -1,6 +1,6 @@
 /* Convolution with a 1x1 window and few output channels (the last layer of a network): a product of
- * each pixel's channels with the weights, lane by lane, and a sum over the lanes, for which sixteen
- * pixels are transposed. conv.c would compute sixteen output channels for each that there is.
+ * each pixel's channels with the weights, lane by lane, and a sum over the lanes, of sixteen pixels
+ * together. conv.c would compute sixteen output channels for each that there is.
  *
  * Own buffers: weights as PyTorch keeps them, [K][C].  Reads read_x, writes write_y.
  *
@@ -40,22 +40,15 @@ static void multiply_block(const KernelArguments *a, int64_t cb, const float *ro
     }
 }
 
-/* result[q][k] = the sum of the lanes of sums[q], of sixteen pixels. */
-static void add_lanes(const float *sums, int64_t count, float *result)
+/* The sums of the lanes of sums[q], of sixteen pixels, `step` floats apart. */
+static void add_lanes(const float *sums, int64_t count, float *result, int64_t step)
 {
-    float turned[16][16] __attribute__((aligned(64)));
-    const float *from[16];
-    float *to[16];
-    for (int64_t i = 0; i < 16; i++) {
-        from[i] = sums + i * 16;
-        to[i] = turned[i];
-    }
-    conv_transpose(from, to);
-    v16 sum = load16(turned[0]);
-    for (int64_t i = 1; i < 16; i++)
-        sum += load16(turned[i]);
-    for (int64_t i = 0; i < count; i++)
-        result[i * 16] = sum[i];
+    const v16 sum = sum_rows16(sums);
+    if (step == 1)
+        store16(result, sum);
+    else
+        for (int64_t i = 0; i < count; i++)
+            result[i * step] = sum[i];
 }
 
 static void convolve_part(const KernelArguments *a, int64_t n, int64_t part)
@@ -64,6 +57,7 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part)
     const int64_t Q = s[SIZE_Q], width = (Q + 15) / 16 * 16;
     const int64_t first = part * s[SIZE_ROWS], end = min64(first + s[SIZE_ROWS], s[SIZE_P]);
     char *scratch = (char *)thread_scratch(a);
+    const int64_t lanes = DENSE_Y ? 1 : 16;
     float *x = (float *)scratch, *sums = (float *)(scratch + s[SIZE_SUMS_OFFSET]);
     float *result = (float *)(scratch + s[SIZE_RESULT_OFFSET]);
     v16 accumulators[ACCUMULATORS + 1];
@@ -76,7 +70,8 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part)
         }
         for (int64_t k = 0; k < s[SIZE_K]; k++) {
             for (int64_t q = 0; q < Q; q += 16)
-                add_lanes(sums + (k * width + q) * 16, min64(16, Q - q), result + q * 16 + k);
+                add_lanes(sums + (k * width + q) * 16, min64(16, Q - q), result + q * lanes + k,
+                          lanes);
         }
         write_y(a, n, 0, row, 0, Q, result, accumulators);
     }

@@ -8,3 +8,5 @@
 #define write_y (((const ConvCall *)a)->write_y)
 #define finish_y (((const ConvCall *)a)->finish_y)
 #define ACCUMULATORS (((const ConvCall *)a)->accumulators)
+#define DENSE_X (((const ConvCall *)a)->dense_x)
+#define DENSE_Y (((const ConvCall *)a)->dense_y)

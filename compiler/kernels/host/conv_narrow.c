@@ -26,9 +26,16 @@ static void fill_planes(const KernelArguments *a, int64_t n, int64_t top, float 
 {
     const int64_t *s = a->sizes;
     const int64_t columns = s[SIZE_PATCH_COLUMNS], line = s[SIZE_LINE], rows = s[SIZE_PATCH_ROWS];
+    const int64_t left = max64(-s[SIZE_ORIGIN], 0);      /* of the row's first pixel in a plane */
+    const int64_t first = max64(s[SIZE_ORIGIN], 0);
+    const int64_t end = min64(s[SIZE_ORIGIN] + columns, s[SIZE_W]);
     memset(planes, 0, (size_t)(s[SIZE_C] * rows * line) * 4);
     for (int64_t i = 0; i < rows; i++) {
-        if (top + i < 0 || top + i >= s[SIZE_H])
+        if (top + i < 0 || top + i >= s[SIZE_H] || end <= first)
+            continue;
+        for (int64_t c = 0; DENSE_X && c < s[SIZE_C]; c++)
+            read_x(a, n, c, top + i, first, end - first, planes + (c * rows + i) * line + left);
+        if (DENSE_X)
             continue;
         conv_patch(a, read_x, n, 0, s[SIZE_H], s[SIZE_W], top + i, s[SIZE_ORIGIN], 1, columns, row);
         for (int64_t c = 0; c < s[SIZE_C]; c++) {
@@ -69,6 +76,7 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part)
 {
     const int64_t *s = a->sizes;
     const int64_t taps = s[SIZE_KERNEL] * s[SIZE_KERNEL], first = part * s[SIZE_ROWS];
+    const int64_t lanes = DENSE_Y ? 1 : 16;
     const int64_t end = min64(first + s[SIZE_ROWS], s[SIZE_P]);
     char *planes = (char *)thread_scratch(a);
     float *result = (float *)(planes + s[SIZE_RESULT_OFFSET]);
@@ -86,7 +94,7 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part)
                 float stretch[STRETCH];
                 convolve_stretch(s, weights, x + q, stretch);
                 for (int64_t i = 0; i < min64(STRETCH, s[SIZE_Q] - q); i++)
-                    result[(q + i) * 16 + k] = stretch[i];
+                    result[(q + i) * lanes + k] = stretch[i];
             }
         }
         write_y(a, n, 0, row, 0, s[SIZE_Q], result, accumulators);

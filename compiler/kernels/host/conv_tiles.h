@@ -84,6 +84,7 @@ typedef struct {
     void (*finish_y)(const KernelArguments *, int64_t n, int64_t part, int64_t cb,
                      v16 *accumulators);
     int64_t accumulators;           /* of a channel block */
+    bool dense_x, dense_y;          /* rows of x, or of y, are [count] of one channel: cb is it */
 } ConvCall;
 
 /* Rows `top`... and columns `left`... of one channel block; zeros outside the H x W tensor. */

@@ -130,6 +130,58 @@ INLINE float highest16(v16 a)
     return x.lane[0];
 }
 
+/* Of sixteen rows of 16 lanes, the i-th row's sum16 or highest16 in lane i: they are folded
+ * together, half onto half as there, which takes two shuffles where one row takes fifteen moves. */
+#if defined __AVX512F__ && defined __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define FOLDS_ROWS
+#endif
+#endif
+#ifdef FOLDS_ROWS
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define LOW_HALVES(a, b) PICK(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+#define HIGH_HALVES(a, b) PICK(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+#define LOW_FOURS(a, b) PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
+#define HIGH_FOURS(a, b) PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
+#define LOW_PAIRS(a, b) PICK(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29)
+#define HIGH_PAIRS(a, b) PICK(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31)
+#define EVENS(a, b) PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define ODDS(a, b) PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#define FOLD_ROWS(name, one_row, COMBINE)                                                          \
+    INLINE v16 name##_2(const float *rows)                                                         \
+    {                                                                                              \
+        const v16 a = load16(rows), b = load16(rows + 16);                                         \
+        return COMBINE(LOW_HALVES(a, b), HIGH_HALVES(a, b));                                       \
+    }                                                                                              \
+    INLINE v16 name##_4(const float *rows)                                                         \
+    {                                                                                              \
+        const v16 a = name##_2(rows), b = name##_2(rows + 32);                                     \
+        return COMBINE(LOW_FOURS(a, b), HIGH_FOURS(a, b));                                         \
+    }                                                                                              \
+    INLINE v16 name##_8(const float *rows)                                                         \
+    {                                                                                              \
+        const v16 a = name##_4(rows), b = name##_4(rows + 64);                                     \
+        return COMBINE(LOW_PAIRS(a, b), HIGH_PAIRS(a, b));                                         \
+    }                                                                                              \
+    INLINE v16 name(const float *rows)                                                             \
+    {                                                                                              \
+        const v16 a = name##_8(rows), b = name##_8(rows + 128);                                    \
+        return COMBINE(EVENS(a, b), ODDS(a, b));                                                   \
+    }
+#else
+#define FOLD_ROWS(name, one_row, COMBINE)                                                          \
+    INLINE v16 name(const float *rows)                                                             \
+    {                                                                                              \
+        union { v16 whole; float lane[16]; } x;                                                    \
+        for (int i = 0; i < 16; i++)                                                               \
+            x.lane[i] = one_row(load16(rows + 16 * i));                                            \
+        return x.whole;                                                                            \
+    }
+#endif
+INLINE v16 add16(v16 a, v16 b) { return a + b; }
+FOLD_ROWS(sum_rows16, sum16, add16)
+FOLD_ROWS(highest_rows16, highest16, max16)
+
 /* ---- plain rows ---------------------------------------------------------------------------- */
 
 /* Rows of `channels` <= 16 planes to [count][16], zeros in the other lanes; and back. */
@@ -164,6 +216,12 @@ INLINE void store_plain_f32(float *plane0, int64_t plane_stride, int64_t channel
 /* One pixel of `channels` <= 16 planes; the other lanes are zero. */
 INLINE v16 load_plain_f32(const float *plane0, int64_t plane_stride, int64_t channels)
 {
+    if (channels == 1)                  /* a constant, mostly: no way by memory then */
+        return (v16){plane0[0]};
+    if (channels == 2)
+        return (v16){plane0[0], plane0[plane_stride]};
+    if (channels == 3)
+        return (v16){plane0[0], plane0[plane_stride], plane0[2 * plane_stride]};
     union { v16 whole; float lane[16]; } x = {{0}};
     for (int64_t c = 0; c < channels; c++)
         x.lane[c] = plane0[c * plane_stride];
@@ -171,6 +229,11 @@ INLINE v16 load_plain_f32(const float *plane0, int64_t plane_stride, int64_t cha
 }
 INLINE v16 load_plain_u8(const uint8_t *plane0, int64_t plane_stride, int64_t channels)
 {
+    if (channels == 1)
+        return (v16){(float)plane0[0]};
+    if (channels == 3)
+        return (v16){(float)plane0[0], (float)plane0[plane_stride],
+                     (float)plane0[2 * plane_stride]};
     union { v16 whole; float lane[16]; } x = {{0}};
     for (int64_t c = 0; c < channels; c++)
         x.lane[c] = (float)plane0[c * plane_stride];

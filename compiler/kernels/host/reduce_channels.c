@@ -1,8 +1,9 @@
 /* Reduces the channels of each pixel: [C,H,W] to [1,H,W]. One of REDUCE_SUM, REDUCE_MEAN,
- * REDUCE_MAX is defined. The blocks are reduced lane by lane first, the 16 lanes last.
+ * REDUCE_MAX is defined. The blocks are reduced lane by lane first, the 16 lanes last, of sixteen
+ * pixels together. With DENSE_Y the result's row is [W], not [W][16].
  *
  * own buffers: none    own scalars: none
- * scratch: 64 * 2 * W
+ * scratch: 64 * (W + W rounded up to 16)
  * sizes: C H W of x; K P Q of the result (1 H W); parts a sample; rows of the result a part */
 enum { SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_ROWS };
 
@@ -29,19 +30,24 @@ static void reduce_block(const int64_t *s, int64_t cb, const float *restrict row
 #endif
 }
 
-/* The 16 lanes of each pixel into lane 0. */
+/* The 16 lanes of each pixel into one, in place; what is made of pixels behind the row is not used. */
 static void reduce_lanes(const int64_t *s, float *best)
 {
-    for (int64_t w = 0; w < s[SIZE_W]; w++) {
+    for (int64_t w = 0; w < s[SIZE_W]; w += 16) {
 #ifdef REDUCE_MAX
-        float value = highest16(load16(best + 16 * w));
+        v16 values = highest_rows16(best + 16 * w);
 #else
-        float value = sum16(load16(best + 16 * w));
+        v16 values = sum_rows16(best + 16 * w);
 #endif
 #ifdef REDUCE_MEAN
-        value /= (float)s[SIZE_C];
+        values /= (float)s[SIZE_C];
 #endif
-        store16(best + 16 * w, (v16){value});
+#if DENSE_Y
+        store16(best + w, values);
+#else
+        for (int64_t i = 0; i < 16; i++)
+            best[16 * (w + i)] = values[i];
+#endif
     }
 }
 

@@ -10,10 +10,17 @@ enum { SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_ROWS };
 static v16 reduce_row(const float *row, int64_t width)
 {
 #ifdef REDUCE_MAX
-    v16 best = load16(row);
-    for (int64_t w = 1; w < width; w++)
-        best = max16(best, load16(row + 16 * w));
-    return best;
+    v16 even = load16(row), odd = load16(row + 16 * (width - 1)), third = even, fourth = even;
+    int64_t w = 1;
+    for (; w + 3 < width; w += 4) {
+        odd = max16(odd, load16(row + 16 * w));
+        third = max16(third, load16(row + 16 * w + 16));
+        fourth = max16(fourth, load16(row + 16 * w + 32));
+        even = max16(even, load16(row + 16 * w + 48));
+    }
+    for (; w < width; w++)
+        even = max16(even, load16(row + 16 * w));
+    return max16(max16(even, odd), max16(third, fourth));
 #else
     v16 even = load16(row), odd = {0};
     int64_t w = 1;

@@ -57,7 +57,15 @@ typedef float vector __attribute__((vector_size(VECTOR * 4), may_alias));
 #define LOAD(p, v) sum_##p##_##v = *(const vector *)(to_##v + (p) * y_step);
 #define STORE(p, v) *(vector *)(to_##v + (p) * y_step) = sum_##p##_##v;
 #define TO(p, v) float *to_##v = y + PLACE(v);
-#define WEIGHT(p, v) const vector weight_##v = *(const vector *)(w + (v) * VECTOR);
+/* gcc would load a vector again for each of up to four multiply-adds: more loads than there can be. */
+#if defined __AVX512F__
+#define KEEP(x) __asm__("" : "+v"(x));
+#elif defined __SSE__
+#define KEEP(x) __asm__("" : "+x"(x));
+#else
+#define KEEP(x)
+#endif
+#define WEIGHT(p, v) vector weight_##v = *(const vector *)(w + (v) * VECTOR); KEEP(weight_##v)
 #define MULTIPLY(p, v) sum_##p##_##v += input * weight_##v;
 /* The subtraction of zero is how a scalar becomes a vector of equal elements; it costs nothing. */
 #define NEXT_PIXEL { const vector input = *pixel - (vector){0}; pixel += step;

@@ -82,25 +82,6 @@ static void fetch(const KernelArguments *a, const Chunk *c, int64_t cb, int64_t 
     }
 }
 
-/* Asks for a 36th of the weights of some input blocks: a line here and there of each row, which is
- * of one output channel, or of one input channel where they are turned. They come from memory. */
-static void fetch_weights(const KernelArguments *a, const Strip *strip, int64_t cb, int64_t end,
-                          int64_t point)
-{
-    const int64_t *s = a->sizes;
-    const int64_t c = cb * 16, channels = min64(end * 16, s[SIZE_C]) - c;
-    const int64_t k = strip->first * 16, width = min64(strip->blocks * 16, s[SIZE_K] - k);
-    const bool turned = s[SIZE_TURNED] != 0;
-    const int64_t rows = turned ? channels : width, floats = (turned ? width : channels) * 9;
-    const int64_t step = (turned ? s[SIZE_K] : s[SIZE_C]) * 9;
-    const float *weights = (const float *)a->buffers[0]
-                           + (turned ? c * s[SIZE_K] + k : k * s[SIZE_C] + c) * 9;
-    for (int64_t i = point * 16; i < floats; i += 36 * 16) {
-        for (int64_t row = 0; row < rows; row++)
-            __builtin_prefetch(weights + row * step + i, 0, 2);
-    }
-}
-
 static void multiply(const KernelArguments *a, const Chunk *c, const Strip *strip, int64_t cb,
                      int64_t end)
 {
@@ -124,7 +105,6 @@ static void multiply(const KernelArguments *a, const Chunk *c, const Strip *stri
                             .accumulate = cb > 0};
         if (point < 35)
             fetch(a, c, cb, end, point + 1);
-        fetch_weights(a, strip, end, min64(end + s[SIZE_DEPTH], channel_blocks(s[SIZE_C])), point);
         conv_tiles(&t);
     }
 }

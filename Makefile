@@ -143,7 +143,10 @@ $(CUDA_STUBS): $(wildcard tests/cuda_stub/*.h)
 # Each reader with libFuzzer: everything built once more by clang.
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 .PHONY: fuzz fuzzers
-fuzzers: $(FUZZERS)
+fuzzers: $(FUZZERS) $(B)/seeds
+$(B)/fuzz_image: LDFLAGS += -Wl,--wrap=image_allocate
+$(B)/seeds: $(B)/obj/tests/fuzz/seeds.o $(B)/compiler.a $(B)/runtime.a
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS)
 $(B)/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/compiler.a $(B)/runtime.a
 	$(call say,LINK)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(RUNTIME_LIBS) $(COMPILER_LIBS)
 

@@ -1,5 +1,6 @@
-/* libFuzzer: a plan, with its checksum put right, so that what is behind it is reached. See make
- * fuzz.
+/* libFuzzer: a plan, with its checksum put right, so that what is behind it is reached; then what
+ * relies on the reader's checks: the first values of the parameters, the memory of its programs. See
+ * make fuzz.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         memcpy(copy + 16, &length, sizeof length);
     }
     Plan *plan = plan_parse(copy, size, "fuzz.plan", &error);
-    if (plan)
-        plan_close(plan);
+    for (int i = 0; plan && i < plan->n_targets; i++)
+        plan_bytes(plan, plan->targets[i].name, 3, 2);
+    if (plan && plan->parameter_bytes <= 1 << 20) {
+        void *parameters = aligned_alloc(PLAN_ALIGN, (size_t)plan->parameter_bytes + PLAN_ALIGN);
+        params_initialise(plan, 1, parameters);
+        free(parameters);
+    }
+    plan_close(plan);
     free(copy);
     return 0;
 }

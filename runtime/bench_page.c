@@ -1,37 +1,15 @@
-/* The page of `segrun bench --report`: one HTML file, its pictures inline SVG, without scripts and
- * without anything from elsewhere. Every text that comes from the plan is escaped.
+/* The page of `segrun bench --report`; its pictures are inline SVG. The table of kernels stands in the
+ * page of `segrun report` as well.
  */
 #include "bench_page.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench_pictures.h"
+#include "page.h"
 #include "plan_graph.h"
-
-static const char style[] =
-    "body { font: 14px sans-serif; color: #222; max-width: 1160px; margin: 2em auto; "
-    "padding: 0 1em; }\n"
-    "h1 { font-size: 22px; } h2 { font-size: 17px; margin-top: 2em; }\n"
-    "nav a { margin-right: 1.2em; } p { max-width: 80ch; line-height: 1.45; }\n"
-    "table { border-collapse: collapse; font-variant-numeric: tabular-nums; }\n"
-    "th, td { padding: 2px 10px; text-align: right; border-bottom: 1px solid #e4e4e4; }\n"
-    "th:first-child, td:first-child { text-align: left; }\n"
-    "td:first-child { overflow-wrap: anywhere; }\n"
-    "summary { cursor: pointer; } pre { overflow-x: auto; background: #f6f6f6; "
-    "padding: 6px; font-size: 12px; }\n"
-    "svg { max-width: 100%; height: auto; } svg text { font-family: sans-serif; }\n"
-    ".graph { overflow: auto; max-height: 80vh; border: 1px solid #ddd; padding: 6px 0; }\n"
-    "svg.g { max-width: none; } svg.g rect { stroke: #555; stroke-width: 0.8; }\n"
-    "svg.g text { font-size: 11px; } svg.g text.s { font-size: 10px; fill: #444; }\n"
-    ".e path { fill: none; stroke: #777; stroke-width: 1; opacity: 0.6; }\n";
-
-static void put_cell(FILE *out, const char *format, double value)
-{
-    fputs("<td>", out);
-    fprintf(out, format, value);
-    fputs("</td>", out);
-}
 
 /* ---- what was measured ----------------------------------------------------------------------- */
 
@@ -77,6 +55,12 @@ static void put_ceiling(FILE *out, const Bench *bench)
                 1e-9 * first->bytes, 1e-9 * last->flops, 1e-9 * last->bytes);
     fputs(". Operations and bytes are those that the steps need by definition: a Winograd "
           "convolution, or operands in caches, can pass the ceiling.</p>\n", out);
+}
+
+void put_measured(FILE *out, const Bench *bench)
+{
+    put_summary(out, bench);
+    put_ceiling(out, bench);
 }
 
 /* ---- pictures -------------------------------------------------------------------------------- */
@@ -147,7 +131,7 @@ static const char *kernel_header(const PlanTarget *target, const char *name)
     return "";
 }
 
-static bool put_table(FILE *out, const Bench *bench, const BenchPlan *plan, bool steps)
+bool put_kernels(FILE *out, const Bench *bench, const BenchPlan *plan, bool steps, int most)
 {
     const PlanTarget *target = plan_target(plan->plan, device_target(bench->device));
     int n;
@@ -160,7 +144,7 @@ static bool put_table(FILE *out, const Bench *bench, const BenchPlan *plan, bool
     fprintf(out, "<table>\n<tr><th>%s</th>%s<th>ms</th><th>share</th><th>GFLOP/s</th><th>GB/s</th>"
             "<th>of ceiling</th></tr>\n", steps ? "step" : "kernel",
             steps ? "" : "<th>calls</th>");
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n && i < most; i++) {
         const char *header = steps ? "" : kernel_header(target, rows[i].name);
         fputs(*header ? "<tr><td><details><summary>" : "<tr><td>", out);
         put_html(out, steps ? rows[i].label : rows[i].name);
@@ -189,10 +173,10 @@ static bool put_tables(FILE *out, const Bench *bench)
         fputs("<h3>", out);
         put_html(out, plan->path);
         fputs("</h3>\n", out);
-        fine = put_table(out, bench, plan, false) && fine;
+        fine = put_kernels(out, bench, plan, false, INT_MAX) && fine;
         fprintf(out, "<details><summary>All %d steps, in the order they run</summary>\n",
                 plan->program->n_steps);
-        fine = put_table(out, bench, plan, true) && fine;
+        fine = put_kernels(out, bench, plan, true, INT_MAX) && fine;
         fputs("</details>\n", out);
     }
     return fine;
@@ -203,10 +187,7 @@ static bool put_tables(FILE *out, const Bench *bench)
 static bool put_page(FILE *out, const Bench *bench)
 {
     const BenchPlan *plan = &bench->plans[0];
-    fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>", out);
-    put_html(out, plan->plan->model);
-    fprintf(out, " %s %d</title>\n<style>\n%s</style></head><body>\n<h1>", plan->program->name,
-            bench->batch, style);
+    fputs("<h1>", out);
     put_html(out, plan->plan->model);
     fprintf(out, ": program %s, batch %d</h1>\n<p>", plan->program->name, bench->batch);
     put_html(out, device_describe(bench->device));
@@ -214,24 +195,21 @@ static bool put_page(FILE *out, const Bench *bench)
           "<a href=\"#timeline\">Timeline</a> <a href=\"#memory\">Memory</a> "
           "<a href=\"#after\">Graph after fusion</a> <a href=\"#before\">Graph before fusion</a> "
           "<a href=\"#kernels\">Kernels</a></nav>\n<h2>Measured</h2>\n", out);
-    put_summary(out, bench);
-    put_ceiling(out, bench);
+    put_measured(out, bench);
     put_pictures(out, bench);
-    bool fine = put_graphs(out, bench) && put_tables(out, bench);
-    fputs("</body></html>\n", out);
-    return fine;
+    return put_graphs(out, bench) && put_tables(out, bench);
 }
 
 bool bench_write_page(const Bench *bench, const char *path, Error *error)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    bool written = out && put_page(out, bench);
-    if ((out && fclose(out) != 0) || !written)
-        written = fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
-    else
-        written = file_write(path, text, size, error);
-    free(text);
-    return written;
+    const BenchPlan *plan = &bench->plans[0];
+    char title[256];
+    Page page;
+    snprintf(title, sizeof title, "%.200s %.20s %d", plan->plan->model, plan->program->name,
+             bench->batch);
+    if (!page_open(&page, title, error))
+        return false;
+    bool fine = put_page(page.out, bench)
+             || fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
+    return page_close(&page, path, fine, error);
 }

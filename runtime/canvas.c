@@ -22,7 +22,12 @@ void put_html(FILE *out, const char *text)
         case '<': fputs("&lt;", out); break;
         case '>': fputs("&gt;", out); break;
         case '"': fputs("&quot;", out); break;
-        default: fputc(*c, out);
+        case '\n': case '\t': fputc(*c, out); break;
+        default:
+            if ((unsigned char)*c < ' ')
+                fputs("&#xfffd;", out);
+            else
+                fputc(*c, out);
         }
 }
 
@@ -126,6 +131,7 @@ void draw_line(Canvas *canvas, double x1, double y1, double x2, double y2, doubl
     }
     set_colour(canvas, colour);
     cairo_set_line_width(canvas->cairo, width);
+    cairo_set_line_cap(canvas->cairo, CAIRO_LINE_CAP_ROUND);
     cairo_move_to(canvas->cairo, x1, y1);
     cairo_line_to(canvas->cairo, x2, y2);
     cairo_stroke(canvas->cairo);

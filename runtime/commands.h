@@ -331,7 +331,6 @@ typedef struct {
     PictureScore *scores;    /* of every picture, in the split's order; may be NULL */
     Sheet *sheet;            /* gets `sheet_pictures` of them, spread over the split; may be NULL */
     int sheet_pictures;
-    const bool *chosen;      /* by index: those on the sheet instead; may be NULL */
     bool mirrors;            /* --tta flip: of the mean with the mirrored picture's probabilities */
 } EvaluateOptions;
 bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Error *);
@@ -357,8 +356,7 @@ bool evaluation_open(Evaluation *, const Options *, unsigned splits, Error *);
 bool evaluation_build(Evaluation *, Error *);
 /* Scores a split and sorts its pictures, worst first; draws some on a sheet, which may be NULL. */
 bool evaluation_score(Evaluation *, Split, Sheet *, int sheet_pictures, Error *);
-/* A sheet with that title of scores[first..first + count), in the order of the list; NULL after an
- * error. */
+/* A sheet with that title of scores[first..first + count); NULL after an error. */
 Sheet *evaluation_sheet(Evaluation *, const char *title, int first, int count, Error *);
 void evaluation_close(Evaluation *);
 /* "test split, 149 pictures, outline counts as pet, threshold 0.5" */

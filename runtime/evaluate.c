@@ -59,16 +59,14 @@ typedef struct {
     double batch_sums[3];     /* soft Dice: sum p*t, sum p, sum t of this batch */
     double loss, dice, iou, correct, all[3], soft;
     int64_t pictures, batches, pixels;
+    int64_t count;            /* of the pictures to come */
     int sheet_next;           /* pictures on the sheet so far */
 } Scoring;
 
-static bool is_on_sheet(const Scoring *scoring, int index)
+static bool is_on_sheet(const Scoring *scoring)
 {
-    const EvaluateOptions *options = scoring->options;
-    int64_t count = dataset_count(scoring->data, options->split);
-    return options->chosen
-         ? options->chosen[index]
-         : scoring->pictures * options->sheet_pictures >= scoring->sheet_next * count;
+    int64_t places = scoring->options->sheet_pictures;
+    return scoring->pictures * places >= scoring->sheet_next * scoring->count;
 }
 
 static void score_picture(Scoring *scoring, const Batch *batch, int i, const double sums[SUMS])
@@ -87,7 +85,7 @@ static void score_picture(Scoring *scoring, const Batch *batch, int i, const dou
     if (options->scores)
         options->scores[scoring->pictures] = (PictureScore){
             dice, iou, (int64_t)sums[0], (int64_t)sums[1], (int64_t)sums[2], index };
-    if (options->sheet && !scoring->from_metric && is_on_sheet(scoring, index)) {
+    if (options->sheet && !scoring->from_metric && is_on_sheet(scoring)) {
         sheet_add(options->sheet, dataset_name(scoring->data, options->split, index),
                   batch->images + 3 * i * scoring->pixels, batch->masks + i * scoring->pixels,
                   scoring->values + i * scoring->pixels, options->threshold, dice);
@@ -153,6 +151,7 @@ static bool score_batches(Scoring *scoring, Loader *loader, Error *error)
     Progress *progress = &scoring->session->progress;
     char title[64], detail[64];
     int total = dataset_count(scoring->data, options->split);
+    scoring->count = total;
     snprintf(title, sizeof title, "scoring %s", split_name(options->split));
     progress_start(progress, 0);
     Batch batch;
@@ -171,37 +170,50 @@ static bool score_batches(Scoring *scoring, Loader *loader, Error *error)
     return false;
 }
 
+/* What scoring batches takes; scoring_close in any case. */
+static bool scoring_open(Scoring *scoring, Session *session, Dataset *data,
+                         const EvaluateOptions *options, Error *error)
+{
+    *scoring = (Scoring){ .session = session, .data = data, .options = options };
+    if (!session_tensors(session, "evaluate", true, &scoring->tensors, error))
+        return false;
+    scoring->from_metric = options->threshold < 0 && !options->mirrors && scoring->tensors.metric;
+    const PlanTensor *image = scoring->tensors.image;
+    scoring->pixels = image->dims[1] * image->dims[2];
+    if (!scoring->from_metric && !scoring->tensors.output)
+        return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
+                    "%s: the model has no output [1, H, W] to score", session->plan_path);
+    size_t values = (size_t)((scoring->from_metric ? SUMS : scoring->pixels) * options->batch);
+    scoring->values = malloc(sizeof(float) * values);
+    if (options->mirrors) {
+        scoring->mirrored_images = malloc(3 * values);
+        scoring->mirrored = malloc(sizeof(float) * values);
+    }
+    return (scoring->values
+            && (!options->mirrors || (scoring->mirrored_images && scoring->mirrored)))
+        || fail(error, EXIT_ENVIRONMENT, "", "not enough memory to score");
+}
+
+static void scoring_close(Scoring *scoring)
+{
+    free(scoring->values);
+    free(scoring->mirrored_images);
+    free(scoring->mirrored);
+}
+
 bool evaluate_split(Session *session, Dataset *data, const EvaluateOptions *options, Scores *scores,
                     Error *error)
 {
-    Scoring scoring = { .session = session, .data = data, .options = options };
-    if (!session_tensors(session, "evaluate", true, &scoring.tensors, error))
-        return false;
-    scoring.from_metric = options->threshold < 0 && !options->mirrors && scoring.tensors.metric;
-    const PlanTensor *image = scoring.tensors.image;
-    scoring.pixels = image->dims[1] * image->dims[2];
-    if (!scoring.from_metric && !scoring.tensors.output)
-        return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
-                    "%s: the model has no output [1, H, W] to score", session->plan_path);
+    Scoring scoring;
     LoaderOptions wanted = { .split = options->split, .batch = options->batch,
                              .workers = options->workers };
-    Loader *loader = loader_open(data, &wanted, error);
-    if (!loader)
-        return false;
-    int64_t values = scoring.from_metric ? SUMS : scoring.pixels;
-    scoring.values = malloc(sizeof(float) * (size_t)(values * options->batch));
-    if (options->mirrors) {
-        scoring.mirrored_images = malloc((size_t)(3 * scoring.pixels * options->batch));
-        scoring.mirrored = malloc(sizeof(float) * (size_t)(values * options->batch));
-    }
-    bool room = scoring.values && (!options->mirrors
-                                   || (scoring.mirrored_images && scoring.mirrored));
-    bool scored = room ? score_batches(&scoring, loader, error)
-                       : fail(error, EXIT_ENVIRONMENT, "", "not enough memory to score");
-    loader_close(loader);
-    free(scoring.values);
-    free(scoring.mirrored_images);
-    free(scoring.mirrored);
+    Loader *loader = NULL;
+    bool scored = scoring_open(&scoring, session, data, options, error)
+               && (loader = loader_open(data, &wanted, error))
+               && score_batches(&scoring, loader, error);
+    if (loader)
+        loader_close(loader);
+    scoring_close(&scoring);
     double n = (double)scoring.pictures;
     if (scored)
         *scores = (Scores){
@@ -322,26 +334,35 @@ static Sheet *open_sheet(const Evaluation *evaluation, const char *title, int pi
     return sheet;
 }
 
+/* One after another, each as a batch of its own. */
+static bool draw_pictures(Evaluation *evaluation, const EvaluateOptions *options, int first,
+                          Error *error)
+{
+    Scoring scoring;
+    bool drawn = scoring_open(&scoring, &evaluation->session, evaluation->data, options, error);
+    scoring.count = options->sheet_pictures;
+    for (int i = first; drawn && i < first + options->sheet_pictures; i++) {
+        int index = evaluation->scores[i].index;
+        Batch batch = { .n = 1, .samples = &index };
+        drawn = dataset_load(evaluation->data, options->split, index, &batch.images, &batch.masks,
+                             error)
+             && score_batch(&scoring, &batch, error);
+    }
+    scoring_close(&scoring);
+    return drawn;
+}
+
 Sheet *evaluation_sheet(Evaluation *evaluation, const char *title, int first, int count,
                         Error *error)
 {
-    size_t pictures = (size_t)dataset_count(evaluation->data, evaluation->split);
     EvaluateOptions wanted = evaluate_options(evaluation);
-    Scores again;
-    bool *chosen = calloc(pictures + 1, sizeof *chosen);
-    wanted.chosen = chosen;
+    wanted.batch = 1;
     wanted.sheet = open_sheet(evaluation, title, count, error);
-    for (int i = first; chosen && i < first + count; i++)
-        chosen[evaluation->scores[i].index] = true;
-    if (!chosen || !wanted.sheet
-        || !evaluate_split(&evaluation->session, evaluation->data, &wanted, &again, error)) {
-        if (!chosen)
-            fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
-        if (wanted.sheet)
-            sheet_close(wanted.sheet);
+    wanted.sheet_pictures = count;
+    if (wanted.sheet && !draw_pictures(evaluation, &wanted, first, error)) {
+        sheet_close(wanted.sheet);
         wanted.sheet = NULL;
     }
-    free(chosen);
     return wanted.sheet;
 }
 

@@ -1,30 +1,25 @@
-/* loss.png: the curves of a run, drawn with cairo after every epoch. Left the loss, right the Dice,
- * train and valid in each, over the epochs; the best epoch is marked. Axes get round steps (1, 2 or
- * 5 times a power of ten); points that are no finite numbers are left out. The file is replaced
- * atomically, so that a viewer never shows half of it.
+/* The curves of a run: left the loss, right the Dice, train and valid in each, over the epochs; the
+ * best epoch is marked. As loss.png after every epoch, replaced atomically, so that a viewer never
+ * shows half of it; and inside the page of `segrun report`.
+ *
+ * Axes get round steps (1, 2 or 5 times a power of ten); points that are no finite numbers are left
+ * out. Of very long runs every second, third ... epoch is drawn.
  */
-#include "commands.h"
+#include "plot.h"
 
-#include <cairo.h>
 #include <math.h>
-#include <stdlib.h>
 
-enum { WIDTH = 1100, HEIGHT = 440 };
-
-typedef struct { double r, g, b; } Colour;
+enum { MOST_POINTS = 2000, MOST_DOTS = 40 };
 static const Colour train_colour = { 0.12, 0.38, 0.72 }, valid_colour = { 0.85, 0.37, 0.05 };
-static const Colour ink = { 0.13, 0.13, 0.13 }, faint = { 0.88, 0.88, 0.88 };
+static const Colour white = { 1, 1, 1 };
 
 typedef struct {
-    cairo_t *cairo;
+    Canvas *canvas;
+    const EpochRow *rows; int n;
+    bool dice;                       /* else the loss */
     double x, y, width, height;      /* of the axes, pixels */
     double first, last, low, high;   /* what they show */
 } Panel;
-
-static void set_colour(cairo_t *cairo, Colour colour)
-{
-    cairo_set_source_rgb(cairo, colour.r, colour.g, colour.b);
-}
 
 static double panel_x(const Panel *panel, double epoch)
 {
@@ -36,119 +31,83 @@ static double panel_y(const Panel *panel, double value)
     return panel->y + panel->height * (1 - (value - panel->low) / (panel->high - panel->low));
 }
 
-/* A step of 1, 2 or 5 times a power of ten that gives at most `count` ticks. */
-static double round_step(double range, int count)
+static void draw_axes(const Panel *panel)
 {
-    double least = range / count, power = pow(10, floor(log10(least)));
-    double part = least / power;
-    return power * (part <= 1 ? 1 : part <= 2 ? 2 : part <= 5 ? 5 : 10);
-}
-
-/* align: 0 left, 0.5 centre, 1 right of x. */
-static void draw_text(cairo_t *cairo, double x, double y, double size, double align,
-                      const char *text)
-{
-    cairo_text_extents_t extents;
-    cairo_set_font_size(cairo, size);
-    cairo_text_extents(cairo, text, &extents);
-    cairo_move_to(cairo, x - align * extents.x_advance, y);
-    cairo_show_text(cairo, text);
-    cairo_new_path(cairo);       /* else the next arc is joined to the end of the text */
-}
-
-static void draw_axes(const Panel *panel, const char *title)
-{
-    cairo_t *cairo = panel->cairo;
+    Canvas *canvas = panel->canvas;
     char text[32];
-    double step = round_step(panel->high - panel->low, 6);
+    double left = floor(panel->x) + 0.5, right = left + floor(panel->width);
+    double top = floor(panel->y) + 0.5, bottom = top + floor(panel->height);
+    double step = tick_step(panel->high - panel->low, 6);
     int digits = step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-9);
-    cairo_set_line_width(cairo, 1);
     for (double i = ceil(panel->low / step - 1e-9); i * step <= panel->high + 1e-9 * step; i++) {
         double y = floor(panel_y(panel, i * step)) + 0.5;
-        set_colour(cairo, faint);
-        cairo_move_to(cairo, panel->x, y);
-        cairo_line_to(cairo, panel->x + panel->width, y);
-        cairo_stroke(cairo);
-        set_colour(cairo, ink);
+        draw_line(canvas, panel->x, y, panel->x + panel->width, y, 1, faint);
         snprintf(text, sizeof text, "%.*f", digits, i * step == 0 ? 0 : i * step);
-        draw_text(cairo, panel->x - 8, y + 4, 12, 1, text);
+        draw_label(canvas, panel->x - 8, y + 4, 12, 1, ink, text);
     }
-    step = fmax(1, round_step(panel->last - panel->first, 8));
+    step = fmax(1, tick_step(panel->last - panel->first, 8));
     for (double i = ceil(panel->first / step - 1e-9); i * step <= panel->last; i++) {
         double x = floor(panel_x(panel, i * step)) + 0.5;
-        set_colour(cairo, ink);
-        cairo_move_to(cairo, x, panel->y + panel->height);
-        cairo_line_to(cairo, x, panel->y + panel->height + 4);
-        cairo_stroke(cairo);
+        draw_line(canvas, x, bottom, x, bottom + 4, 1, ink);
         snprintf(text, sizeof text, "%.0f", fabs(i * step));
-        draw_text(cairo, x, panel->y + panel->height + 18, 12, 0.5, text);
+        draw_label(canvas, x, bottom + 18, 12, 0.5, ink, text);
     }
-    cairo_rectangle(cairo, floor(panel->x) + 0.5, floor(panel->y) + 0.5, floor(panel->width),
-                    floor(panel->height));
-    cairo_stroke(cairo);
-    draw_text(cairo, panel->x + panel->width / 2, panel->y + panel->height + 38, 13, 0.5, "epoch");
-    draw_text(cairo, panel->x, panel->y - 10, 14, 0, title);
+    draw_line(canvas, left, top, right, top, 1, ink);
+    draw_line(canvas, right, top, right, bottom, 1, ink);
+    draw_line(canvas, right, bottom, left, bottom, 1, ink);
+    draw_line(canvas, left, bottom, left, top, 1, ink);
+    draw_label(canvas, panel->x + panel->width / 2, bottom + 38, 13, 0.5, ink, "epoch");
+    draw_label(canvas, panel->x, panel->y - 10, 14, 0, ink, panel->dice ? "Dice" : "loss");
 }
 
-static double row_value(const EpochRow *row, bool dice, bool valid)
+static double row_value(const Panel *panel, int i, bool valid)
 {
-    if (dice)
+    const EpochRow *row = &panel->rows[i];
+    if (panel->dice)
         return valid ? row->valid_dice : row->train_dice;
     return valid ? row->valid_loss : row->train_loss;
 }
 
-static void draw_curve(const Panel *panel, const EpochRow *rows, int n, bool dice, bool valid)
+static void draw_curve(const Panel *panel, bool valid)
 {
-    cairo_t *cairo = panel->cairo;
-    bool pen = false;
-    set_colour(cairo, valid ? valid_colour : train_colour);
-    cairo_set_line_width(cairo, 2);
-    cairo_set_line_join(cairo, CAIRO_LINE_JOIN_ROUND);
-    for (int i = 0; i < n; i++) {
-        double value = row_value(&rows[i], dice, valid);
-        if (isfinite(value))
-            (pen ? cairo_line_to : cairo_move_to)(cairo, panel_x(panel, rows[i].epoch),
-                                                  panel_y(panel, value));
-        pen = isfinite(value);
-    }
-    cairo_stroke(cairo);
-    for (int i = 0; i < n && n <= 40; i++) {
-        double value = row_value(&rows[i], dice, valid);
-        if (!isfinite(value))
+    Colour colour = valid ? valid_colour : train_colour;
+    int stride = (panel->n + MOST_POINTS - 1) / MOST_POINTS, before = -1;
+    for (int i = 0; i < panel->n; i += stride) {
+        double value = row_value(panel, i, valid);
+        if (!isfinite(value)) {
+            before = -1;
             continue;
-        cairo_arc(cairo, panel_x(panel, rows[i].epoch), panel_y(panel, value), 2.6, 0, 2 * M_PI);
-        cairo_fill(cairo);
+        }
+        double x = panel_x(panel, panel->rows[i].epoch), y = panel_y(panel, value);
+        if (before >= 0)
+            draw_line(panel->canvas, panel_x(panel, panel->rows[before].epoch),
+                      panel_y(panel, row_value(panel, before, valid)), x, y, 2, colour);
+        if (panel->n <= MOST_DOTS)
+            draw_dot(panel->canvas, x, y, 2.6, colour, NULL);
+        before = i;
     }
 }
 
-/* A line of the legend, in the panel's corner: top right for the loss, bottom right for the Dice.
- */
-static void draw_legend(const Panel *panel, bool dice)
+/* In the panel's corner: top right for the loss, bottom right for the Dice. */
+static void draw_legend(const Panel *panel)
 {
-    cairo_t *cairo = panel->cairo;
     double x = panel->x + panel->width - 74;
-    double y = dice ? panel->y + panel->height - 40 : panel->y + 12;
-    cairo_set_source_rgba(cairo, 1, 1, 1, 0.85);
-    cairo_rectangle(cairo, x - 6, y - 6, 74, 40);
-    cairo_fill(cairo);
+    double y = panel->dice ? panel->y + panel->height - 40 : panel->y + 12;
+    draw_box(panel->canvas, x - 6, y - 6, 74, 40, white, NULL);
     for (int valid = 0; valid < 2; valid++) {
         double middle = y + 5 + 18 * valid;
-        set_colour(cairo, valid ? valid_colour : train_colour);
-        cairo_set_line_width(cairo, 2);
-        cairo_move_to(cairo, x, middle);
-        cairo_line_to(cairo, x + 22, middle);
-        cairo_stroke(cairo);
-        set_colour(cairo, ink);
-        draw_text(cairo, x + 28, middle + 4, 12, 0, valid ? "valid" : "train");
+        draw_line(panel->canvas, x, middle, x + 22, middle, 2,
+                  valid ? valid_colour : train_colour);
+        draw_label(panel->canvas, x + 28, middle + 4, 12, 0, ink, valid ? "valid" : "train");
     }
 }
 
-static void set_range(Panel *panel, const EpochRow *rows, int n, bool dice)
+static void set_range(Panel *panel)
 {
     double low = HUGE_VAL, high = -HUGE_VAL;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < panel->n; i++)
         for (int valid = 0; valid < 2; valid++) {
-            double value = row_value(&rows[i], dice, valid);
+            double value = row_value(panel, i, valid);
             if (isfinite(value)) {
                 low = fmin(low, value);
                 high = fmax(high, value);
@@ -158,65 +117,58 @@ static void set_range(Panel *panel, const EpochRow *rows, int n, bool dice)
         low = 0;
         high = 1;
     }
-    if (!dice)
+    if (!panel->dice)
         low = fmin(low, 0);
     if (high - low < 1e-6)
         low -= 0.05 + 0.05 * fabs(low);
-    double step = round_step(high - low, 6);
+    double step = tick_step(high - low, 6);
     panel->low = floor(low / step) * step;
     panel->high = ceil(high / step + 1e-9) * step;
-    if (dice) {
+    if (panel->dice) {
         panel->low = fmax(panel->low, 0);
         panel->high = fmin(panel->high, 1);
     }
     panel->first = 0;
-    panel->last = rows[n - 1].epoch + 0.5;
+    panel->last = panel->rows[panel->n - 1].epoch + 0.5;
 }
 
-static void draw_best(const Panel *panel, const EpochRow *rows, int n)
+static void draw_best(const Panel *panel)
 {
     int best = -1;
-    for (int i = 0; i < n; i++)
-        if (rows[i].best)
+    for (int i = 0; i < panel->n; i++)
+        if (panel->rows[i].best)
             best = i;
-    if (best < 0 || !isfinite(rows[best].valid_dice))
+    if (best < 0 || !isfinite(panel->rows[best].valid_dice))
         return;
+    const EpochRow *row = &panel->rows[best];
     char text[64];
-    double x = panel_x(panel, rows[best].epoch), y = panel_y(panel, rows[best].valid_dice);
-    set_colour(panel->cairo, valid_colour);
-    cairo_set_line_width(panel->cairo, 1.5);
-    cairo_arc(panel->cairo, x, y, 6, 0, 2 * M_PI);
-    cairo_stroke(panel->cairo);
-    set_colour(panel->cairo, ink);
-    snprintf(text, sizeof text, "best valid Dice %.4f, epoch %d", rows[best].valid_dice,
-             rows[best].epoch);
-    draw_text(panel->cairo, panel->x + panel->width, panel->y - 10, 12, 1, text);
+    snprintf(text, sizeof text, "best valid Dice %.4f, epoch %d", row->valid_dice, row->epoch);
+    draw_dot(panel->canvas, panel_x(panel, row->epoch), panel_y(panel, row->valid_dice), 6,
+             valid_colour, text);
+    draw_label(panel->canvas, panel->x + panel->width, panel->y - 10, 12, 1, ink, text);
+}
+
+void draw_curves(Canvas *canvas, const char *title, const EpochRow *rows, int n)
+{
+    draw_label(canvas, CURVES_WIDTH / 2.0, 24, 15, 0.5, ink, title);
+    for (int dice = 0; dice < 2 && n > 0; dice++) {
+        Panel panel = {
+            .canvas = canvas, .rows = rows, .n = n, .dice = dice, .x = dice ? 620 : 70, .y = 66,
+            .width = 450, .height = 310
+        };
+        set_range(&panel);
+        draw_axes(&panel);
+        draw_curve(&panel, false);
+        draw_curve(&panel, true);
+        draw_legend(&panel);
+        if (dice)
+            draw_best(&panel);
+    }
 }
 
 bool plot_write(const char *path, const char *title, const EpochRow *rows, int n, Error *error)
 {
-    cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, WIDTH, HEIGHT);
-    cairo_t *cairo = cairo_create(surface);
-    cairo_set_source_rgb(cairo, 1, 1, 1);
-    cairo_paint(cairo);
-    cairo_select_font_face(cairo, "sans-serif", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
-    set_colour(cairo, ink);
-    draw_text(cairo, WIDTH / 2.0, 24, 15, 0.5, title);
-    for (int dice = 0; dice < 2 && n > 0; dice++) {
-        Panel panel = {
-            .cairo = cairo, .x = dice ? 620 : 70, .y = 66, .width = 450, .height = 310
-        };
-        set_range(&panel, rows, n, dice);
-        draw_axes(&panel, dice ? "Dice" : "loss");
-        draw_curve(&panel, rows, n, dice, false);
-        draw_curve(&panel, rows, n, dice, true);
-        draw_legend(&panel, dice);
-        if (dice)
-            draw_best(&panel, rows, n);
-    }
-    cairo_surface_flush(surface);
-    bool written = surface_write(surface, path, error);
-    cairo_destroy(cairo);
-    cairo_surface_destroy(surface);
-    return written;
+    Canvas canvas = canvas_png(CURVES_WIDTH, CURVES_HEIGHT);
+    draw_curves(&canvas, title, rows, n);
+    return canvas_close(&canvas, path, error);
 }

@@ -3,7 +3,7 @@
  *   main      the tables of commands and their options; dispatch
  *   options   parsing, --help and man pages, all from those tables
  *   session   what every command that runs a plan opens: plan, device, data set, executor
- *   train evaluate predict bench tune info convert data_commands    one file a command
+ *   train evaluate predict report bench tune info convert data_commands    one file a command
  *   recipe checkpoint progress interrupt json log plot sheet    what they need and write
  *
  * Commands return an ExitCode and have printed what went wrong.
@@ -374,6 +374,7 @@ bool bench_data(Session *, const Options *, Error *);
 int command_train(const Options *);
 int command_eval(const Options *);
 int command_predict(const Options *);
+int command_report(const Options *);
 int command_bench(const Options *);
 int command_tune(const Options *);
 bool tune_ways(Session *, Error *);   /* of the cpu; tune_ways.c */

@@ -56,6 +56,10 @@
 #define OUTLINE \
     CHOICE(0, "outline", "foreground|background", "foreground", outline, \
            "what the outline in the trimaps (value 3) counts as")
+#define OUTLINE_AS_TRAINED \
+    CHOICE(0, "outline", "foreground|background", NULL, outline, \
+           "what the outline in the trimaps (value 3) counts as (default: as in training, else " \
+           "foreground)")
 
 static const Option train_options[] = {
     TEXT(0, "data", "FOLDER", NULL, data, "the data set: images/ and annotations/, or images/ and masks/; required"),
@@ -129,9 +133,7 @@ static const Option eval_options[] = {
     COUNT(0, "count", "24", 1, 400, count, "pictures on the sheet; --plot y: spread over the split"),
     TEXT(0, "json", "FILE", NULL, json, "write the scores as JSON"),
     COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures; 0: all"),
-    CHOICE(0, "outline", "foreground|background", NULL, outline,
-           "what the outline in the trimaps (value 3) counts as (default: as in training, else "
-           "foreground)"),
+    OUTLINE_AS_TRAINED,
     DEVICE_OPTIONS,
     DATA_OPTIONS,
     QUIET_OPTIONS,
@@ -147,6 +149,27 @@ static const Option predict_options[] = {
     CHOICE(0, "on-bad", "fail|skip", "fail", on_bad,
            "at a broken picture: stop, or go on without it"),
     DEVICE_OPTIONS,
+    QUIET_OPTIONS,
+};
+
+static const Option report_options[] = {
+    TEXT('o', "output", "FILE", "report.html", output, "the page"),
+    TEXT(0, "data", "FOLDER", NULL, data, "score the network on this data set"),
+    TEXT(0, "plan", "PLAN", NULL, plan,
+         "the network's plan; default, with --data: NAME.plan here, in RUN or beside it, made from "
+         "the run's text"),
+    TEXT('m', "weights", "FILE", NULL, weights, "what is scored (default: the best checkpoint of RUN)"),
+    CHOICE(0, "split", "both|train|valid|test", "both", split, "what is scored; both: valid and test"),
+    COUNT(0, "count", "8", 0, 400, count, "pictures on each sheet: the best, the worst; 0: no sheets"),
+    COUNT('b', "batch", "16", 1, 65536, batch, "pictures in a batch when scoring"),
+    CHOICE(0, "program", "train|evaluate|predict|none", "train", program,
+           "whose kernels are timed, at the run's batch, where there is a plan"),
+    THRESHOLD,
+    TTA,
+    COUNT(0, "limit", "0", 0, 1e9, limit, "only the first N pictures of each split; 0: all"),
+    OUTLINE_AS_TRAINED,
+    DEVICE_OPTIONS,
+    DATA_OPTIONS,
     QUIET_OPTIONS,
 };
 
@@ -267,6 +290,15 @@ static const Command commands[] = {
       ROWS(predict_options),
       "  segrun predict unet.plan -m W.safetensors cat.jpg holiday/ -o out/\n",
       command_predict },
+    { "report", "RUN", 1, 1, "a page of a training run",
+      "Writes one HTML page of the run in the folder RUN, with nothing outside it: curves, recipe, "
+      "command lines, checkpoints, log and the model's text. With --data the network is scored and the "
+      "page has each score with its definition and the best and worst pictures; with a plan, the times "
+      "of its kernels.",
+      ROWS(report_options),
+      "  segrun report saved_models/ -o report.html\n"
+      "  segrun report saved_models/ --data pets/ --plan unet.plan\n",
+      command_report },
     { "bench", "PLAN", 1, 1, "time a network's steps",
       "Times a program of PLAN on random pictures, after warm-up: median and spread, pictures a "
       "second, GFLOP/s and GB/s, memory, and how near that is to the device's ceiling: for each "

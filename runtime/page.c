@@ -4,7 +4,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "canvas.h"
 #include "files.h"
 
 static const char style[] =
@@ -16,10 +15,10 @@ static const char style[] =
     "overflow-x: auto; }\n"
     "th, td { padding: 2px 10px; text-align: right; border-bottom: 1px solid #e4e4e4; }\n"
     "th:first-child, td:first-child, td.t, th.t { text-align: left; }\n"
-    "td:first-child { overflow-wrap: anywhere; }\n"
+    "td:first-child { overflow-wrap: anywhere; min-width: 8em; }\n"
     "summary { cursor: pointer; } pre { overflow-x: auto; background: #f6f6f6; "
     "padding: 6px; font-size: 12px; }\n"
-    "svg, img { max-width: 100%; height: auto; } svg text { font-family: sans-serif; }\n"
+    "svg, img { max-width: 100%; height: auto; } img { margin-top: 1em; } svg text { font-family: sans-serif; }\n"
     "svg line { stroke-linecap: round; }\n"
     ".facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); "
     "gap: 6px 24px; margin: 1em 0; max-width: 1000px; }\n"
@@ -73,7 +72,7 @@ void put_png(FILE *out, const char *alternative, const void *png, size_t size)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const uint8_t *bytes = png;
-    fputs("<p><img alt=\"", out);
+    fputs("<div><img alt=\"", out);
     put_html(out, alternative);
     fputs("\" src=\"data:image/png;base64,", out);
     for (size_t i = 0; i < size; i += 3) {
@@ -85,5 +84,5 @@ void put_png(FILE *out, const char *alternative, const void *png, size_t size)
         fputc(i + 1 < size ? digits[three >> 6 & 63] : '=', out);
         fputc(i + 2 < size ? digits[three & 63] : '=', out);
     }
-    fputs("\"></p>\n", out);
+    fputs("\"></div>\n", out);
 }

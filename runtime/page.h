@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-#include "run.h"
+#include "canvas.h"
 
 typedef struct { FILE *out; char *text; size_t size; } Page;
 /* The head, up to <body>. */

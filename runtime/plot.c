@@ -3,13 +3,13 @@
  * shows half of it; and inside the page of `segrun report`.
  *
  * Axes get round steps (1, 2 or 5 times a power of ten); points that are no finite numbers are left
- * out. Of very long runs every second, third ... epoch is drawn.
+ * out, and so are those beyond 1e30. Of very long runs every second, third ... epoch is drawn.
  */
 #include "plot.h"
 
 #include <math.h>
 
-enum { MOST_POINTS = 2000, MOST_DOTS = 40 };
+enum { MOST_POINTS = 2000, MOST_DOTS = 40, MOST_TICKS = 20 };
 static const Colour train_colour = { 0.12, 0.38, 0.72 }, valid_colour = { 0.85, 0.37, 0.05 };
 static const Colour white = { 1, 1, 1 };
 
@@ -39,10 +39,11 @@ static void draw_axes(const Panel *panel)
     double top = floor(panel->y) + 0.5, bottom = top + floor(panel->height);
     double step = tick_step(panel->high - panel->low, 6);
     int digits = step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-9);
-    for (double i = ceil(panel->low / step - 1e-9); i * step <= panel->high + 1e-9 * step; i++) {
-        double y = floor(panel_y(panel, i * step)) + 0.5;
+    double first = ceil(panel->low / step - 1e-9);
+    for (int k = 0; k < MOST_TICKS && (first + k) * step <= panel->high + 1e-9 * step; k++) {
+        double value = (first + k) * step, y = floor(panel_y(panel, value)) + 0.5;
         draw_line(canvas, panel->x, y, panel->x + panel->width, y, 1, faint);
-        snprintf(text, sizeof text, "%.*f", digits, i * step == 0 ? 0 : i * step);
+        snprintf(text, sizeof text, "%.*f", digits, value == 0 ? 0 : value);
         draw_label(canvas, panel->x - 8, y + 4, 12, 1, ink, text);
     }
     step = fmax(1, tick_step(panel->last - panel->first, 8));
@@ -63,9 +64,9 @@ static void draw_axes(const Panel *panel)
 static double row_value(const Panel *panel, int i, bool valid)
 {
     const EpochRow *row = &panel->rows[i];
-    if (panel->dice)
-        return valid ? row->valid_dice : row->train_dice;
-    return valid ? row->valid_loss : row->train_loss;
+    double value = panel->dice ? (valid ? row->valid_dice : row->train_dice)
+                               : (valid ? row->valid_loss : row->train_loss);
+    return fabs(value) < 1e30 ? value : NAN;
 }
 
 static void draw_curve(const Panel *panel, bool valid)
@@ -128,6 +129,10 @@ static void set_range(Panel *panel)
         panel->low = fmax(panel->low, 0);
         panel->high = fmin(panel->high, 1);
     }
+    if (panel->low >= panel->high) { /* no Dice at all */
+        panel->low = 0;
+        panel->high = 1;
+    }
     panel->first = 0;
     panel->last = panel->rows[panel->n - 1].epoch + 0.5;
 }
@@ -138,7 +143,7 @@ static void draw_best(const Panel *panel)
     for (int i = 0; i < panel->n; i++)
         if (panel->rows[i].best)
             best = i;
-    if (best < 0 || !isfinite(panel->rows[best].valid_dice))
+    if (best < 0 || !isfinite(row_value(panel, best, true)))
         return;
     const EpochRow *row = &panel->rows[best];
     char text[64];

@@ -7,7 +7,7 @@ ok "segrun --version" "$segrun" --version
 fails 2 "segrun alone" "$segrun"
 fails 2 "an unknown command" "$segrun" learn
 says "is named" "unknown command 'learn'"
-for command in train eval predict bench tune info "data check" "data synth"; do
+for command in train eval predict report bench tune info "data check" "data synth"; do
     # shellcheck disable=SC2086
     ok "segrun $command --help" "$segrun" $command --help
     says "has usage, options and examples" 'Examples:'

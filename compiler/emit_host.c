@@ -181,7 +181,8 @@ static void read_body(Row *row, void *context)
                         row->indent, k);
         return;
     }
-    declare_lanes(row, node);
+    if (!node->stored)
+        declare_lanes(row, node);
     text_printf(&row->inside, "%sfor (int64_t i = 0; i < count; i++) {\n", row->indent);
     Value value = row_value(row, node, here);
     text_printf(&row->inside, "%s    store16(out + 16 * i, ", row->indent);
@@ -368,7 +369,7 @@ static void write_body(Row *row, void *context)
     int n_reductions, first = 0;
     Node *const *reductions = sums_of(group, &n_reductions);
     Value value = { "", false };
-    if (!sum_only && group->root->shape.batched)
+    if (!sum_only && group->root->shape.batched && group->root->block)
         declare_lanes(row, group->root);
     if (row->e->dialect == &along_dialect)
         text_printf(&row->inside, "%1$sfor (int64_t i = 0; i < count; i += 16) {\n"

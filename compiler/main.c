@@ -3,6 +3,7 @@
  * Exit codes: 0 fine, 1 the model has errors, 2 usage, 3 the environment (a file that cannot be
  * written, ...). Options are in one table, from which --help is printed too.
  */
+#include "export_c.h"
 #include "seg.h"
 
 #include <errno.h>
@@ -23,7 +24,7 @@ enum {
     OPTION_TARGET = 256, OPTION_PRECISION, OPTION_NO_FUSE, OPTION_STOP_AFTER, OPTION_DUMP,
     OPTION_DOT, OPTION_SUMMARY, OPTION_EXPLAIN, OPTION_EMIT_SOURCE, OPTION_CHECK,
     OPTION_DIAGNOSTICS, OPTION_HELP_OPS, OPTION_MAN, OPTION_VERSION, OPTION_NO_WINOGRAD, OPTION_GEMM,
-    OPTION_WARP_GROUPS, OPTION_EXPORT, OPTION_FREEZE,
+    OPTION_WARP_GROUPS, OPTION_EXPORT, OPTION_EXPORT_C, OPTION_FREEZE,
     OPTION_WAY, OPTION_TUNED,
 };
 
@@ -54,7 +55,8 @@ static const Option options[] = {
     {OPTION_DUMP, "dump", "DIR", "write the graph after every pass to DIR/NN-PASS.ir"},
     {OPTION_DOT, "dot", NULL, "print the model's graph for Graphviz"},
     {OPTION_EXPORT, "export", "FILE", "write the network with the weights of -m to FILE, as ONNX"},
-    {'m', "weights", "FILE", "the weights for --export: a safetensors file"},
+    {OPTION_EXPORT_C, "export-c", "DIR", "write prediction with the weights of -m to DIR, as plain C"},
+    {'m', "weights", "FILE", "the weights for --export and --export-c: a safetensors file"},
     {OPTION_EMIT_SOURCE, "emit-source", "DIR", "write the kernels' sources to DIR"},
     {OPTION_DIAGNOSTICS, "diagnostics", "FORM", "of messages: text (default) or json"},
     {OPTION_HELP_OPS, "help-ops", NULL, "print the reference of the operators"},
@@ -67,7 +69,7 @@ enum { N_OPTIONS = sizeof options / sizeof options[0] };
 
 typedef struct {
     Compilation c;
-    const char *output, *emit_source, *export, *weights;
+    const char *output, *emit_source, *export, *export_c, *weights;
     bool check, dot;
     void (*print)(void);   /* --help and its like: nothing else is done */
     int summary_batch;     /* 0: no summary */
@@ -273,6 +275,7 @@ static int set_option(Command *command, int value, char *text)
     }
     case OPTION_EXPLAIN: c->explain = true; break;
     case OPTION_EXPORT: command->export = text; break;
+    case OPTION_EXPORT_C: command->export_c = text; break;
     case 'm': command->weights = text; break;
     case OPTION_EMIT_SOURCE: command->emit_source = text; break;
     case OPTION_CHECK: command->check = true; break;
@@ -317,9 +320,10 @@ static int read_options(Command *command, int argc, char **argv)
         return usage("no model given");
     if (optind + 1 < argc)
         return usage("one model at a time, got '%s' and '%s'", argv[optind], argv[optind + 1]);
-    if (!command->export != !command->weights)
-        return usage(command->export ? "--export needs the weights: -m FILE"
-                                     : "-m goes with --export");
+    if ((command->export || command->export_c) && !command->weights)
+        return usage("%s needs the weights: -m FILE", command->export ? "--export" : "--export-c");
+    if (command->weights && !command->export && !command->export_c)
+        return usage("-m goes with --export and --export-c");
     command->c.path = argv[optind];
     return EXIT_FINE;
 }
@@ -398,6 +402,51 @@ static void write_sources(Compilation *c, const Plan *plan, const char *folder)
     }
 }
 
+/* The same command line, nothing done yet. */
+static Compilation fresh(const Compilation *c)
+{
+    return (Compilation){.arena = c->arena, .path = c->path, .defines = c->defines,
+                         .n_defines = c->n_defines, .include_dirs = c->include_dirs,
+                         .n_include_dirs = c->n_include_dirs, .precision = c->precision,
+                         .targets = c->targets, .no_fuse = c->no_fuse, .way = c->way,
+                         .tuned_path = c->tuned_path,
+                         .freeze = c->freeze, .gemm = c->gemm, .warp_groups = c->warp_groups,
+                         .json = c->json, .messages = c->messages, .stop_after = c->stop_after,
+                         .dump_dir = c->dump_dir, .verbose = c->verbose, .explain = c->explain};
+}
+
+/* What is made of the model's graph, without a plan. False after errors. */
+static bool run_on_model(Command *command)
+{
+    Compilation *c = &command->c;
+    Graph *model = read_model(c);
+    if (model && command->export && export_onnx(c, model, command->weights, command->export)
+        && !c->json)
+        printf("%s\n", command->export);
+    if (model && command->dot)
+        graph_dot(model, stdout);
+    if (model && command->summary_batch)
+        print_summary(model, command->summary_batch, stdout);
+    return model && !c->errors && !c->environment;
+}
+
+/* By a plan of the host's alone. */
+static bool run_export_c(Command *command)
+{
+    Compilation *c = &command->c, asked = *c;
+    c->targets = "host";
+    c->precision = "fp32";
+    c->explain = false;
+    c->dump_dir = NULL;
+    Plan *plan = compile(c);
+    bool done = plan && export_c(c, plan, command->weights, command->export_c);
+    c->targets = asked.targets;
+    c->precision = asked.precision;
+    c->explain = asked.explain;
+    c->dump_dir = asked.dump_dir;
+    return done;
+}
+
 static int run_command(Command *command)
 {
     Compilation *c = &command->c;
@@ -405,30 +454,17 @@ static int run_command(Command *command)
         command->print();
         return EXIT_FINE;
     }
-    if (command->check || command->dot || command->summary_batch || command->export) {
-        Graph *model = read_model(c);
-        if (model && command->export && export_onnx(c, model, command->weights, command->export)
-            && !c->json)
-            printf("%s\n", command->export);
-        if (model && command->dot)
-            graph_dot(model, stdout);
-        if (model && command->summary_batch)
-            print_summary(model, command->summary_batch, stdout);
-        if (!model || c->errors || c->environment
-            || (!command->output && !command->emit_source && !c->explain))
-            return exit_code(c);
-        Compilation again = {.arena = c->arena, .path = c->path, .defines = c->defines,
-                             .n_defines = c->n_defines, .include_dirs = c->include_dirs,
-                             .n_include_dirs = c->n_include_dirs, .precision = c->precision,
-                             .targets = c->targets, .no_fuse = c->no_fuse, .way = c->way,
-                             .tuned_path = c->tuned_path,
-                             .freeze = c->freeze,
-                             .gemm = c->gemm, .warp_groups = c->warp_groups,
-                             .json = c->json,
-                             .messages = c->messages, .stop_after = c->stop_after,
-                             .dump_dir = c->dump_dir, .verbose = c->verbose, .explain = c->explain};
-        *c = again;
-    }
+    bool other = command->check || command->dot || command->summary_batch || command->export;
+    if (other && !run_on_model(command))
+        return exit_code(c);
+    if (other)
+        *c = fresh(c);
+    if (command->export_c && !run_export_c(command))
+        return exit_code(c);
+    if (command->export_c)
+        *c = fresh(c);
+    if ((other || command->export_c) && !command->output && !command->emit_source && !c->explain)
+        return EXIT_FINE;
     if (c->dump_dir && mkdir(c->dump_dir, 0777) && errno != EEXIST) {
         error_system(c, "give --dump a folder that can be made", "%s: %s", c->dump_dir,
                      strerror(errno));

@@ -15,8 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../runtime/files.h"
-#include "../seg.h"
+#include "../weights.h"
 #include "onnx.pb-c.h"
 
 enum { OPSET = 17, IR_VERSION = 8, LARGEST_TEXT = 64 << 10, MAX_ATTRIBUTES = 8 };
@@ -553,40 +552,16 @@ static void fill_model(Export *e, Onnx__ModelProto *model)
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
-static bool report(Compilation *c, const Error *error)
-{
-    const char *hint = *error->hint ? error->hint : "check the file's name and its place";
-    if (error->code == EXIT_ENVIRONMENT)
-        error_system(c, hint, "%s", error->text);
-    else
-        error_at(c, (Loc){0}, "%s (%s)", error->text, hint);
-    return false;
-}
-
 /* The slab of parameters, filled; NULL after an error. Free with free(). */
-static char *read_weights(Compilation *c, Graph *model, const char *path)
+static char *read_parameters(Compilation *c, Graph *model, const char *path)
 {
-    Error error = {0};
     Plan *plan = arena_alloc(c->arena, sizeof *plan);
     plan->model = (char *)model->name;
     place_parameters(model, plan);
-    if (plan->parameter_bytes > LARGEST_FILE - (1 << 20)) {
-        error_at(c, (Loc){0}, "--export: the weights have %.1f GB, and an ONNX file of one piece "
-                 "holds 2 GB", 1e-9 * (double)plan->parameter_bytes);
-        return NULL;
-    }
-    SafeTensors *file = safetensors_open(path, &error);
-    char *parameters = file ? calloc(1, (size_t)plan->parameter_bytes + 1) : NULL;
-    bool loaded = false;
-    if (file && !parameters)
-        fail(&error, EXIT_ENVIRONMENT, "", "not enough memory for the weights of %s", path);
-    else if (file)
-        loaded = params_load(plan, file, parameters, true, &error);
-    safetensors_close(file);
-    if (loaded)
-        return parameters;
-    free(parameters);
-    report(c, &error);
+    if (plan->parameter_bytes <= LARGEST_FILE - (1 << 20))
+        return read_weights(c, plan, path);
+    error_at(c, (Loc){0}, "--export: the weights have %.1f GB, and an ONNX file of one piece "
+             "holds 2 GB", 1e-9 * (double)plan->parameter_bytes);
     return NULL;
 }
 
@@ -608,12 +583,12 @@ static bool write_model(Compilation *c, const Onnx__ModelProto *model, const cha
         fail(&error, EXIT_ENVIRONMENT, "", "not enough memory to write %s", path);
     }
     free(bytes);
-    return written || report(c, &error);
+    return written || report_error(c, &error);
 }
 
 bool export_onnx(Compilation *c, Graph *model, const char *weights, const char *path)
 {
-    char *parameters = read_weights(c, model, weights);
+    char *parameters = read_parameters(c, model, weights);
     if (!parameters)
         return false;
     Export e = {.compilation = c, .arena = c->arena, .parameters = parameters,

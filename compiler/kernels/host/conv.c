@@ -181,7 +181,7 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part, int
     const int64_t first_row = part * s[SIZE_ROWS];
     const int64_t end_row = min64(first_row + s[SIZE_ROWS], s[SIZE_P]);
     const int64_t kept = s[SIZE_PATCH_ROWS] - s[SIZE_BAND] / s[SIZE_PHASES] * s[SIZE_STEP];
-    char *scratch = a->scratch + omp_get_thread_num() * a->scratch_bytes;
+    char *scratch = (char *)thread_scratch(a);
     v16 accumulators[s[SIZE_SPLIT] * s[SIZE_TILE] * ACCUMULATORS + 1];
     memset(accumulators, 0, sizeof accumulators);
     Task task = {.n = n,

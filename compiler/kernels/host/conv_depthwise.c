@@ -60,7 +60,7 @@ static void convolve_part(const KernelArguments *a, int64_t n, int64_t part, int
     const int64_t phases = s[SIZE_PHASES], first = part * s[SIZE_ROWS];
     const int64_t end = first + s[SIZE_ROWS] < s[SIZE_P] ? first + s[SIZE_ROWS] : s[SIZE_P];
     const float *weights = (const float *)a->buffers[0] + cb * s[SIZE_KERNEL] * s[SIZE_KERNEL] * 16;
-    char *scratch = a->scratch + omp_get_thread_num() * a->scratch_bytes;
+    char *scratch = (char *)thread_scratch(a);
     float *patch = (float *)scratch, *line = (float *)(scratch + s[SIZE_LINE_OFFSET]);
     v16 accumulators[ACCUMULATORS + 1];
     memset(accumulators, 0, sizeof accumulators);

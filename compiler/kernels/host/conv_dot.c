@@ -14,7 +14,7 @@ enum {
 };
 
 /* Weights of one output and one input block, zeros behind the last channel. */
-static v16 block_weights(const KernelArguments *a, int64_t k, int64_t cb)
+INLINE v16 block_weights(const KernelArguments *a, int64_t k, int64_t cb)
 {
     const int64_t C = a->sizes[SIZE_C];
     float lanes[16] = {0};

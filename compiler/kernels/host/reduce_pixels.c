@@ -7,7 +7,7 @@
  * sizes: C H W of x; K P Q of the result (C 1 1); parts a sample (1); rows a part (1) */
 enum { SIZE_C, SIZE_H, SIZE_W, SIZE_K, SIZE_P, SIZE_Q, SIZE_PARTS, SIZE_ROWS };
 
-static v16 reduce_row(const float *row, int64_t width)
+INLINE v16 reduce_row(const float *row, int64_t width)
 {
 #ifdef REDUCE_MAX
     v16 even = load16(row), odd = load16(row + 16 * (width - 1)), third = even, fourth = even;

@@ -285,6 +285,26 @@ bool tensorboard_picture(TensorBoard *, int64_t step, const char *tag, int heigh
 void tensorboard_close(TensorBoard *);   /* NULL is fine */
 uint32_t crc32c(const void *bytes, size_t size);
 
+/* ---- pictures.c ----------------------------------------------------------------------------- */
+
+/* A picture to predict. */
+typedef struct {
+    char *path;
+    char *name;              /* of its results below their folder, without ending: "holiday/cat" */
+    char *below;             /* the folders between the one that was named and it: "holiday/" */
+    char *root;              /* the name of the one that was named, or that holds it */
+    char *real;              /* its path from / */
+    bool tree;               /* found below a folder that was named */
+    int level, number;       /* how much its name tells; its place in the list */
+} Picture;
+typedef struct {
+    Picture *pictures; int n, capacity;
+    int hidden, others, links; /* passed over: names with a dot, no pictures, links to folders */
+} PictureList;
+/* Of files and folders, with what is below them, but not `output`. pictures_close in any case. */
+bool pictures_list(PictureList *, char *const *operands, int n, const char *output, Error *);
+void pictures_close(PictureList *);
+
 /* ---- mirror.c ------------------------------------------------------------------------------- */
 
 bool mirrors(const Options *);                         /* --tta flip */

@@ -283,10 +283,13 @@ static const Command commands[] = {
     { "predict", "PLAN PICTURE|FOLDER...", 2, -1, "masks for your own pictures",
       "Writes NAME.mask.png, NAME.probability.png and NAME.overlay.png for every picture, at the "
       "picture's own size: probabilities are resized back, then compared with the threshold. A "
-      "folder "
-      "stands for the pictures directly in it. Pictures with equal names from different folders "
-      "get "
-      "the folder's name in front.",
+      "folder stands for all pictures in it and below it; the results have the same folders below "
+      "--output. Hidden files, files that are no pictures and links to folders are passed over and "
+      "counted."
+      "\n\n"
+      "NAME is the picture's name without its ending. Where two would be equal they keep it "
+      "(cat.jpg.mask.png, cat.png.mask.png); where they are still equal, the folder's name comes in "
+      "front. A picture that is given twice is predicted once.",
       ROWS(predict_options),
       "  segrun predict unet.plan -m W.safetensors cat.jpg holiday/ -o out/\n",
       command_predict },

@@ -1,26 +1,19 @@
-/* `segrun predict`: masks for pictures of any size.
+/* `segrun predict`: masks for pictures of any size, and of folders of them (pictures.c).
  *
  * Pictures go through in batches: decoded and resized as for training on all processors, run, and
  * the probabilities brought back to each picture's own size before they meet the threshold, so that
  * an edge is as smooth as the picture allows. Names are decided before anything is written: two
- * pictures never share one.
+ * pictures never share one. Their folders are made as they are needed.
  */
 #include "commands.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/stat.h>
-
-typedef struct { char *path, *name; } Job;      /* a picture, and what its files are called */
-typedef struct { Job *jobs; int n, capacity; } JobList;
 
 /* One place in a batch. */
 typedef struct {
-    const Job *job;
+    const Picture *picture;
     Image image;
     bool decoded;
     uint8_t *planes;             /* [3][H][W] at the model's size */
@@ -32,7 +25,7 @@ typedef struct {
     const Options *options;
     Session session;
     ProgramTensors tensors;
-    JobList list;
+    PictureList list;
     Slot *slots;
     uint8_t *planes;
     float *probabilities;
@@ -43,166 +36,6 @@ typedef struct {
     double threshold;
 } Prediction;
 
-/* ---- what to predict ---- */
-
-static bool add_job(JobList *list, const char *folder, const char *file)
-{
-    if (list->n == list->capacity) {
-        int capacity = list->capacity ? 2 * list->capacity : 64;
-        Job *jobs = realloc(list->jobs, (size_t)capacity * sizeof *jobs);
-        if (!jobs)
-            return false;
-        list->jobs = jobs;
-        list->capacity = capacity;
-    }
-    Job *job = &list->jobs[list->n];
-    *job = (Job){ 0 };
-    size_t length = strlen(folder);
-    const char *slash = length == 0 || folder[length - 1] == '/' ? "" : "/";
-    if (asprintf(&job->path, "%s%s%s", folder, slash, file) < 0) {
-        job->path = NULL;
-        return false;
-    }
-    list->n++;
-    return true;
-}
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcasecmp(name + n - m, end) == 0;
-}
-
-/* By its first bytes, or by its name: a picture that lost its head is broken, not unseen. */
-static bool looks_like_picture(const char *folder, const char *name)
-{
-    static const char *const ours[] = { ".mask.png", ".probability.png", ".overlay.png" };
-    static const char *const endings[] = { ".jpg", ".jpeg", ".png", ".gif" };
-    for (int i = 0; i < 3; i++)
-        if (ends_with(name, ours[i]))
-            return false;
-    char path[PATH_MAX];
-    unsigned char head[16];
-    struct stat facts;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    if (stat(path, &facts) != 0 || !S_ISREG(facts.st_mode))
-        return false;
-    for (int i = 0; i < 4; i++)
-        if (ends_with(name, endings[i]))
-            return true;
-    FILE *in = fopen(path, "rb");
-    size_t n = in ? fread(head, 1, sizeof head, in) : 0;
-    if (in)
-        fclose(in);
-    return image_sniff(head, n) != IMAGE_UNKNOWN;
-}
-
-static bool add_folder(JobList *list, const char *folder, Error *error)
-{
-    struct dirent **entries;
-    int n = scandir(folder, &entries, NULL, alphasort), before = list->n;
-    if (n < 0)
-        return fail(error, EXIT_USER, "", "%s: %s", folder, strerror(errno));
-    bool fine = true;
-    for (int i = 0; i < n; i++) {
-        const char *name = entries[i]->d_name;
-        if (name[0] != '.' && fine && looks_like_picture(folder, name))
-            fine = add_job(list, folder, name);
-        free(entries[i]);
-    }
-    free(entries);
-    if (!fine)
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the list of pictures");
-    return list->n > before || fail(error, EXIT_USER, "only files directly in the folder are taken",
-                                    "%s: no picture (JPEG, PNG or GIF) in this folder", folder);
-}
-
-static bool list_pictures(JobList *list, const Options *options, Error *error)
-{
-    for (int i = 1; i < options->n_operands; i++) {
-        const char *operand = options->operands[i];
-        struct stat facts;
-        if (stat(operand, &facts) != 0)
-            return fail(error, EXIT_USER, "", "%s: %s", operand, strerror(errno));
-        if (S_ISDIR(facts.st_mode) ? !add_folder(list, operand, error)
-                                   : !add_job(list, "", operand))
-            return error->text[0]
-                       ? false
-                       : fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the list");
-    }
-    return true;
-}
-
-/* ---- names ---- */
-
-/* The file's name without its folder and its ending. */
-static char *stem_of(const char *path)
-{
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    const char *dot = strrchr(name, '.');
-    return strndup(name, dot && dot > name ? (size_t)(dot - name) : strlen(name));
-}
-
-/* The last part of the name of the folder that holds it. */
-static void folder_of(const char *path, char folder[NAME_MAX + 1])
-{
-    char full[PATH_MAX];
-    snprintf(folder, NAME_MAX + 1, "root");
-    if (!realpath(path, full))
-        return;
-    char *end = strrchr(full, '/');
-    *end = 0;
-    const char *name = strrchr(full, '/');
-    if (name && name[1])
-        snprintf(folder, NAME_MAX + 1, "%s", name + 1);
-}
-
-static bool name_taken(const JobList *list, int before, const char *name)
-{
-    for (int i = 0; i < before; i++)
-        if (strcmp(list->jobs[i].name, name) == 0)
-            return true;
-    return false;
-}
-
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* Stems that occur once stay; the others get their folder's name in front, and a number if that is
- * not enough. */
-static bool name_jobs(JobList *list)
-{
-    char **stems = calloc((size_t)list->n + 1, sizeof *stems);
-    bool fine = stems != NULL;
-    for (int i = 0; fine && i < list->n; i++)
-        fine = (list->jobs[i].name = stems[i] = stem_of(list->jobs[i].path)) != NULL;
-    if (fine)
-        qsort(stems, (size_t)list->n, sizeof *stems, by_text);
-    for (int i = 0; fine && i < list->n; i++) {
-        char *stem = list->jobs[i].name, folder[NAME_MAX + 1], *name = NULL;
-        char **found = bsearch(&stem, stems, (size_t)list->n, sizeof *stems, by_text);
-        size_t at = (size_t)(found - stems);
-        bool twice = (at > 0 && strcmp(stems[at - 1], stem) == 0)
-                     || (at + 1 < (size_t)list->n && strcmp(stems[at + 1], stem) == 0);
-        folder_of(list->jobs[i].path, folder);
-        if (asprintf(&name, twice ? "%s_%s" : "%.0s%s", folder, stem) < 0)
-            name = NULL;
-        for (int number = 2; name && name_taken(list, i, name); number++) {
-            free(name);
-            if (asprintf(&name, "%s_%s-%d", folder, stem, number) < 0)
-                name = NULL;
-        }
-        list->jobs[i].name = name;
-        fine = name != NULL;
-    }
-    for (int i = 0; stems && i < list->n; i++)
-        free(stems[i]);
-    free(stems);
-    return fine;
-}
-
 /* ---- a batch ---- */
 
 static void decode_slot(void *context, int index)
@@ -212,7 +45,7 @@ static void decode_slot(void *context, int index)
     int width = prediction->width, height = prediction->height;
     slot->decoded = false;
     slot->error = (Error){ 0 };
-    if (!image_read(slot->job->path, IMAGE_RGB, &slot->image, &slot->error))
+    if (!image_read(slot->picture->path, IMAGE_RGB, &slot->image, &slot->error))
         return;
     uint8_t *small = malloc(3 * (size_t)width * (size_t)height);
     if (small
@@ -222,7 +55,7 @@ static void decode_slot(void *context, int index)
         slot->decoded = true;
     } else {
         image_close(&slot->image);
-        fail(&slot->error, EXIT_ENVIRONMENT, "", "%s: not enough memory", slot->job->path);
+        fail(&slot->error, EXIT_ENVIRONMENT, "", "%s: not enough memory", slot->picture->path);
     }
     free(small);
 }
@@ -245,29 +78,55 @@ static void tint(uint8_t *rgb, const uint8_t *mask, int width, int height)
         }
 }
 
+/* Writes PICTURE.KIND.png below the output folder. */
+static bool write_result(const Prediction *prediction, Slot *slot, const char *kind,
+                         const uint8_t *pixels, int channels)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/%s.%s.png", prediction->options->output,
+                 slot->picture->name, kind) >= (int)sizeof path)
+        return fail(&slot->error, EXIT_USER, "use a shorter name",
+                    "cannot write %.200s...: the name is too long", path);
+    return image_write_png(path, pixels, slot->image.width, slot->image.height, channels,
+                           &slot->error);
+}
+
 static bool write_files(const Prediction *prediction, Slot *slot, float *full, uint8_t *grey)
 {
-    const char *folder = prediction->options->output;
     int width = slot->image.width, height = slot->image.height;
     size_t pixels = (size_t)width * (size_t)height;
-    char path[PATH_MAX];
     for (size_t i = 0; i < pixels; i++) {
         float p = full[i] < 0 ? 0 : full[i] > 1 ? 1 : full[i];
         grey[i] = (uint8_t)(p * 255 + 0.5f);
     }
-    snprintf(path, sizeof path, "%s/%s.probability.png", folder, slot->job->name);
-    if (!image_write_png(path, grey, width, height, 1, &slot->error))
+    if (!write_result(prediction, slot, "probability", grey, 1))
         return false;
     for (size_t i = 0; i < pixels; i++)
         grey[i] = (double)full[i] >= prediction->threshold ? 255 : 0;
     if (prediction->options->largest && !keep_largest_component(grey, width, height))
-        return fail(&slot->error, EXIT_ENVIRONMENT, "", "%s: not enough memory", slot->job->path);
-    snprintf(path, sizeof path, "%s/%s.mask.png", folder, slot->job->name);
-    if (!image_write_png(path, grey, width, height, 1, &slot->error))
+        return fail(&slot->error, EXIT_ENVIRONMENT, "", "%s: not enough memory",
+                    slot->picture->path);
+    if (!write_result(prediction, slot, "mask", grey, 1))
         return false;
     tint(slot->image.pixels, grey, width, height);
-    snprintf(path, sizeof path, "%s/%s.overlay.png", folder, slot->job->name);
-    return image_write_png(path, slot->image.pixels, width, height, 3, &slot->error);
+    return write_result(prediction, slot, "overlay", slot->image.pixels, 3);
+}
+
+/* The folder of a picture's results, where it is another than that of the one before. */
+static bool make_folder(const Prediction *prediction, const Picture *picture,
+                        const Picture *before, Error *error)
+{
+    const char *slash = strrchr(picture->name, '/'), *old = before ? strrchr(before->name, '/') : NULL;
+    size_t length = slash ? (size_t)(slash - picture->name) : 0;
+    if (!slash || (old && (size_t)(old - before->name) == length
+                   && strncmp(before->name, picture->name, length) == 0))
+        return true;
+    char *folder = NULL;
+    bool made = asprintf(&folder, "%s/%.*s", prediction->options->output, (int)length,
+                         picture->name) >= 0
+              ? folder_make(folder, error) : fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
+    free(folder);
+    return made;
 }
 
 static void write_slot(void *context, int index)
@@ -283,7 +142,7 @@ static void write_slot(void *context, int index)
                                      slot->image.width, slot->image.height))
         write_files(prediction, slot, full, grey);
     else
-        fail(&slot->error, EXIT_ENVIRONMENT, "", "%s: not enough memory", slot->job->path);
+        fail(&slot->error, EXIT_ENVIRONMENT, "", "%s: not enough memory", slot->picture->path);
     free(full);
     free(grey);
     image_close(&slot->image);
@@ -356,7 +215,7 @@ static void close_slots(Prediction *prediction, int n)
 static bool predict_all(Prediction *prediction, Error *error)
 {
     Progress *progress = &prediction->session.progress;
-    const JobList *list = &prediction->list;
+    const PictureList *list = &prediction->list;
     progress_start(progress, 0);
     for (int first = 0; first < list->n;) {
         if (interrupted())
@@ -365,7 +224,7 @@ static bool predict_all(Prediction *prediction, Error *error)
         int n = list->n - first < prediction->options->batch ? list->n - first
                                                              : (int)prediction->options->batch;
         for (int i = 0; i < n; i++) {
-            prediction->slots[i].job = &list->jobs[first + i];
+            prediction->slots[i].picture = &list->pictures[first + i];
             prediction->slots[i].planes = prediction->planes
                 + 3 * (size_t)prediction->width * (size_t)prediction->height * (size_t)i;
         }
@@ -374,6 +233,12 @@ static bool predict_all(Prediction *prediction, Error *error)
             close_slots(prediction, n);
             return false;
         }
+        for (int i = 0; i < n; i++)
+            if (!make_folder(prediction, &list->pictures[first + i],
+                             first + i ? &list->pictures[first + i - 1] : NULL, error)) {
+                close_slots(prediction, n);
+                return false;
+            }
         parallel_for(n, 0, write_slot, prediction, NULL, NULL);
         if (!check_slots(prediction, n, false, error))
             return false;
@@ -419,10 +284,9 @@ static bool prepare(Prediction *prediction, Error *error)
     if (!options->weights)
         return fail(error, EXIT_USAGE, "a checkpoint such as saved_models/unet.best.safetensors",
                     "--weights is required");
-    if (!list_pictures(&prediction->list, options, error))
+    if (!pictures_list(&prediction->list, options->operands + 1, options->n_operands - 1,
+                       options->output, error))
         return false;
-    if (!name_jobs(&prediction->list))
-        return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the names");
     if (!session_open(session, options, error)
         || !session_tensors(session, "predict", false, &prediction->tensors, error))
         return false;
@@ -435,6 +299,18 @@ static bool prepare(Prediction *prediction, Error *error)
         && session_device(session, "predict", (int)options->batch, error)
         && allocate(prediction, error) && session_build(session, error)
         && weights_upload(&prediction->weights, session->executor, error);
+}
+
+static void print_done(const Prediction *prediction, double rate)
+{
+    const PictureList *list = &prediction->list;
+    int good = prediction->done - prediction->left_out;
+    printf("%d picture%s to %s/ (mask, probability, overlay), %.1f images/s", good,
+           good == 1 ? "" : "s", prediction->options->output, rate);
+    printf(prediction->left_out ? "; %d left out\n" : "\n", prediction->left_out);
+    if (list->hidden + list->others + list->links > 0)
+        printf("passed over: %d hidden, %d no picture, %d link%s to a folder\n", list->hidden,
+               list->others, list->links, list->links == 1 ? "" : "s");
 }
 
 int command_predict(const Options *options)
@@ -450,17 +326,10 @@ int command_predict(const Options *options)
         predicted = fail(&error, EXIT_USER, "", prediction.done == 1
                              ? "the picture could not be read"
                              : "none of the %d pictures could be read", prediction.done);
-    if (predicted && !options->quiet) {
-        printf("%d picture%s to %s/ (mask, probability, overlay), %.1f pictures/s", good,
-               good == 1 ? "" : "s", options->output, good / (now_seconds() - begun));
-        printf(prediction.left_out ? "; %d left out\n" : "\n", prediction.left_out);
-    }
+    if (predicted && !options->quiet)
+        print_done(&prediction, good / (now_seconds() - begun));
     int code = predicted ? EXIT_FINE : report(&error);
-    for (int i = 0; i < prediction.list.n; i++) {
-        free(prediction.list.jobs[i].path);
-        free(prediction.list.jobs[i].name);
-    }
-    free(prediction.list.jobs);
+    pictures_close(&prediction.list);
     free(prediction.slots);
     free(prediction.planes);
     free(prediction.probabilities);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make demo`: the whole road in two to three minutes. Compiles a small U-Net, draws a pet-like data
-# set, trains, scores the test split, and leaves demo/loss.png and demo/predictions.png.
+# set, trains, scores the test split, and leaves demo/loss.png, demo/predictions.png and a page of the
+# run, demo/report.html.
 set -eu
 cd "$(dirname "$0")/.."
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -20,4 +21,6 @@ say "4. Score the test split, and draw the sheet: picture, true mask, predicted 
 run build/segrun eval demo/unet.plan -m demo/saved_models/unet.best.safetensors --data demo/pets \
     --plot y -o demo/predictions.png
 cp demo/saved_models/loss.png demo/loss.png
-say "Done in $((SECONDS - started)) s. Look at demo/loss.png and demo/predictions.png."
+say "5. One page of it all: curves, scores, best and worst pictures, kernel times"
+run build/segrun report demo/saved_models --data demo/pets -o demo/report.html
+say "Done in $((SECONDS - started)) s. Look at demo/report.html, demo/predictions.png, demo/loss.png."

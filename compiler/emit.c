@@ -9,6 +9,7 @@
  * Sizes and offsets are run-time arguments, so that equal patterns give equal text, built once.
  */
 #include "emit.h"
+#include "lower.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -83,7 +84,7 @@ void emit_rows(Emission *e, RowBody *body, void *context, const Choice *choices,
 
 int accumulators_of(const Node *reduction)
 {
-    return reduction->op == OP_BATCH_MOMENTS ? 3 : reduction->op == OP_BATCH_NORM_SUMS ? 2 : 1;
+    return partial_rows(reduction);
 }
 
 Node *const *sums_of(const Group *group, int *n)

@@ -284,6 +284,12 @@ static void accumulate(Row *row, Node *reduction, int first)
                     first, x.name, indent, first + 1, x.name, y.name, mean.name);
         return;
     }
+    if (reduction->op == OP_GLOBAL_MAX_POOL) {
+        text_printf(&row->before, "%sv16 sum%d = splat16(-(float)INFINITY);\n", indent, first);
+        text_printf(&row->inside, "%1$s    sum%2$d = max16(sum%2$d, %3$s);\n", indent, first,
+                    x.name);
+        return;
+    }
     text_printf(&row->before, "%sv16 sum%d = {0};\n", indent, first);
     text_printf(&row->inside, row->e->dialect == &along_dialect
                 ? "%s    sum%d += keep16(mask16(some), %s);\n" : "%s    sum%d += %s;\n", indent,
@@ -322,12 +328,24 @@ static void merge_moments(Row *row, Node *reduction, int first)
     }
 }
 
+/* The second accumulator says whether the first has a value yet. */
+static void merge_largest(Row *row, int first)
+{
+    text_printf(&row->inside,
+                "%1$ssum%2$d = max16(sum%2$d, select16(less16(splat16(0), accumulators[%3$d]),\n"
+                "%1$s                              accumulators[%2$d], sum%2$d));\n"
+                "%1$saccumulators[%2$d] = sum%2$d;\n"
+                "%1$saccumulators[%3$d] = splat16(1);\n", row->indent, first, first + 1);
+}
+
 static void close_reductions(Row *row, Node *const *reductions, int n)
 {
     int first = 0;
     for (int r = 0; r < n; r++) {
         if (reductions[r]->op == OP_BATCH_MOMENTS)
             merge_moments(row, reductions[r], first);
+        else if (reductions[r]->op == OP_GLOBAL_MAX_POOL)
+            merge_largest(row, first);
         else
             for (int k = 0; k < accumulators_of(reductions[r]); k++)
                 text_printf(&row->inside, row->e->dialect == &along_dialect

@@ -31,7 +31,7 @@ const FusionFacts fusions[] = {
     { "epilogue", "a pointwise operator joins the kernel whose result it alone reads" },
     { "prologue", "a cheap pointwise operator is computed by the kernels that read it" },
     { "statistics", "batch norm's moments are taken where their tensor is made" },
-    { "sums", "so are other sums over the batch: of batch norm's and biases' gradients" },
+    { "sums", "so are other sums over the batch, of gradients, and on the host a picture's pools" },
     { "concat", "joins and slices of whole channel blocks are read in place: no copy" },
     { "adam", "on CUDA, Adam packs the convolutions' weights for the next step" },
 };
@@ -323,6 +323,15 @@ static const char *fusion_of_sum(const Node *reduction)
     return reduction->op == OP_BATCH_MOMENTS ? "statistics" : "sums";
 }
 
+/* Sums over the batch; and for targets that can, both global poolings, where their results lie in
+ * whole blocks. */
+static bool can_attach(const Fusion *f, const Node *node)
+{
+    bool pools = node->op == OP_GLOBAL_AVG_POOL || node->op == OP_GLOBAL_MAX_POOL;
+    return node_reduces_batch(node)
+           || (pools && f->graph->target->pools && node->shape.dims[0] >= PLAN_BLOCK);
+}
+
 /* The group that stores what this reduction sums, if the reduction can be done with it. */
 static Group *reduction_group(Fusion *f, const Node *node)
 {
@@ -446,7 +455,7 @@ static const char *reason_of_reader(const Fusion *f, const Group *group, const N
 {
     if (!group->root->shape.batched)
         return "its result is known when the whole batch is done";
-    if (node_reduces_batch(reader))
+    if (can_attach(f, reader))
         return fusion_on(f->graph->compilation, fusion_of_sum(reader))
                    ? "its reduction reads what comes later" : "this fusion is switched off";
     if (!node_pointwise(reader))
@@ -522,7 +531,7 @@ void fuse(Graph *graph)
             node->stored = node->op != OP_CONSTANT;
         else if (node_pointwise(node))
             fuse_pointwise(&f, node);
-        else if (!(node_reduces_batch(node) && attach_reduction(&f, node)))
+        else if (!(can_attach(&f, node) && attach_reduction(&f, node)))
             group_new(&f, node);
     }
     explain(&f);

@@ -14,11 +14,15 @@
 #include "kernel_files.h"
 
 const Target targets[] = {
-    { "host", 16, TYPE_F32, false, "host", ".c", host_prelude, host_temporaries, host_lower },
-    { "host-bf16", 16, TYPE_BF16, false, "host", ".c", host_prelude, host_temporaries, host_lower },
-    { "cuda-fp32", 8, TYPE_F32, true, "cuda", ".cu", cuda_prelude, cuda_temporaries, cuda_lower },
-    { "cuda-tf32", 8, TYPE_F32, true, "cuda", ".cu", cuda_prelude, cuda_temporaries, cuda_lower },
-    { "cuda-bf16", 8, TYPE_BF16, true, "cuda", ".cu", cuda_prelude, cuda_temporaries, cuda_lower },
+    { "host", 16, TYPE_F32, false, true, "host", ".c", host_prelude, host_temporaries, host_lower },
+    { "host-bf16", 16, TYPE_BF16, false, false, "host", ".c", host_prelude, host_temporaries,
+      host_lower },
+    { "cuda-fp32", 8, TYPE_F32, true, false, "cuda", ".cu", cuda_prelude, cuda_temporaries,
+      cuda_lower },
+    { "cuda-tf32", 8, TYPE_F32, true, false, "cuda", ".cu", cuda_prelude, cuda_temporaries,
+      cuda_lower },
+    { "cuda-bf16", 8, TYPE_BF16, true, false, "cuda", ".cu", cuda_prelude, cuda_temporaries,
+      cuda_lower },
 };
 const int n_targets = sizeof targets / sizeof *targets;
 
@@ -65,7 +69,8 @@ const char *operand_name(Arena *arena, const Node *anchor, int index)
 
 int partial_rows(const Node *reduction)
 {
-    return reduction->op == OP_BATCH_MOMENTS ? 3 : reduction->op == OP_BATCH_NORM_SUMS ? 2 : 1;
+    bool two = reduction->op == OP_BATCH_NORM_SUMS || reduction->op == OP_GLOBAL_MAX_POOL;
+    return reduction->op == OP_BATCH_MOMENTS ? 3 : two ? 2 : 1;
 }
 
 int group_reductions(const Group *group, Node *const **list)

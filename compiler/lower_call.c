@@ -181,6 +181,13 @@ void describe_finish(const Graph *graph, const Node *reduction, int64_t parts,
     bool moments = reduction->op == OP_BATCH_MOMENTS, sums = reduction->op == OP_BATCH_NORM_SUMS;
     const char *stem = moments ? "finish_moments" : sums ? "finish_sums" : "finish_sum";
     const int64_t *dims = reduction->inputs[0]->shape.dims;
+    if (reduction->shape.batched) {
+        int64_t pixels = reduction->op == OP_GLOBAL_AVG_POOL ? dims[1] * dims[2] : 0;
+        *call = (Call){ .template = "finish_pool.c", .defines = "", .n_sizes = 4, .n_buffers = 2,
+                        .sizes = { dims[0], parts, partial_rows(reduction), pixels },
+                        .buffers = { partials, node_buffer(reduction) } };
+        return;
+    }
     bool all = (int)reduction->attr[ATTR_AXES] & AXIS_CHANNELS;
     int64_t count = dims[1] * dims[2] * (all ? dims[0] : 1);
     *call = (Call){ .defines = "", .sizes = { dims[0], parts, all,

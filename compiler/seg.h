@@ -334,6 +334,7 @@ typedef struct Target {
     int block;             /* channels in a block of a blocked tensor, and in a generated vector */
     Type stored;           /* of the elements of blocked tensors */
     bool keeps_packed;     /* packed weights stay through training: the update packs them again */
+    bool pools;            /* kernels can pool a channel's pixels on the way, in partial sums */
     const char *folder, *extension; /* of its templates in compiler/kernels */
     char *(*prelude)(const struct Target *, Arena *);
     /* Fills group->temporaries: called by place. */

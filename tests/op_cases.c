@@ -113,6 +113,9 @@ const OpRow op_rows[] = {
      "    e@ = x@ * sigmoid(linear(relu(linear(a@, 4)), $c) + linear(relu(linear(b@, 4)), $c))\n"
      "    f@ = sigmoid(conv(concat(channel_max(e@), channel_mean(e@)), 1, kernel = 7, padding = 3))\n"
      "    y@ = e@ * f@", ANY, 3, NORM_TOLERANCE},
+    {"pools on the way", X,
+     "a@ = conv(x@, 24, kernel = 3, stride = 2, padding = 2) - 2\n"
+     "    y@ = a@ * sigmoid(global_avg_pool(a@) + global_max_pool(a@ * 0.5 - 1))", ANY, 2, TOLERANCE},
     {"several readers", X,
      "a@ = silu(conv(x@, $k, kernel = 3, padding = 1))\n"
      "    y@ = max_pool(a@, kernel = 3, stride = 1, padding = 1) + a@ * channel_mean(a@) - gelu(a@)",

@@ -51,6 +51,7 @@ static Kernel kernels[] = {
     {"finish_sum", "finish_sum.c", "", NULL},
     {"finish_sums", "finish_sums.c", "", NULL},
     {"finish_moments", "finish_moments.c", "", NULL},
+    {"finish_pool", "finish_pool.c", "", NULL},
     {"batch_norm_coefficients", "batch_norm_coefficients.c", "", NULL},
     {"batch_norm_running", "batch_norm_running.c", "", NULL},
     {"batch_norm_slopes", "batch_norm_slopes.c", "", NULL},

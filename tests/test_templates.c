@@ -314,6 +314,24 @@ static void test_finish_sums(int64_t N, int64_t C, int64_t parts)
                        {C, parts, 1, 7}, N, 0, 0});
 }
 
+static void test_finish_pool(int64_t N, int64_t C, int64_t parts)
+{
+    const double *v = random_values[1];
+    double mean[4 * 64] = {0}, largest[4 * 64];
+    for (int64_t i = 0; i < N * C; i++) {
+        const int64_t n = i / C, c = i % C;
+        largest[i] = -INFINITY;
+        for (int64_t part = 0; part < parts; part++) {
+            mean[i] += v[(n * parts + part) * C + c] / 7;
+            largest[i] = fmax(largest[i], v[2 * (n * parts + part) * C + c]);
+        }
+    }
+    run_small(&(Small){"finish_pool", 2, {fixed(v, N * parts, C)}, fixed(mean, N, C), N * padded(C),
+                       {C, parts, 1, 7}, N, 0, 0});
+    run_small(&(Small){"finish_pool", 2, {fixed(v, 2 * N * parts, C)}, fixed(largest, N, C),
+                       N * padded(C), {C, parts, 2, 0}, N, 0, 0});
+}
+
 /* Parts of different lengths of one long list a channel, whose mean is far from zero. */
 static void test_finish_moments(int64_t N, int64_t C, int64_t parts)
 {
@@ -434,6 +452,7 @@ static void test_small(void)
         fill_values();
         test_finish_sums(N, C, 1 + below(12));
         test_finish_moments(N, C, 1 + below(12));
+        test_finish_pool(N, C, 1 + below(12));
         test_batch_norm(N, C);
         test_fold(C, 1 + below(30));
     }

@@ -46,7 +46,7 @@ static void reduce_lanes(const int64_t *s, float *best)
         store16(best + w, values);
 #else
         for (int64_t i = 0; i < 16; i++)
-            best[16 * (w + i)] = values[i];
+            store16(best + 16 * (w + i), (v16){values[i]});
 #endif
     }
 }

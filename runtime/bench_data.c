@@ -64,8 +64,8 @@ bool bench_data(Session *session, const Options *options, Error *error)
         return false;
     Split split = split_of(options->split);
     Dataset *data =
-        session_dataset(session, 1u << split, strcmp(options->outline, "background") == 0,
-                        (int)options->limit, tensors.image, error);
+        session_dataset(session, 1u << split, outline_of(options->outline), (int)options->limit,
+                        &tensors, error);
     if (!data)
         return false;
     bool timed = dataset_count(data, split) == 0

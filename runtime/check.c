@@ -289,6 +289,7 @@ static int print_report(const Check *check, Finding **sorted)
 int data_check(const char *folder, int workers, FILE *out,
                bool (*progress)(void *context, int done, int total), void *context)
 {
+    if (folders_are_general(folder)) return check_folders(folder, workers, out, progress, context);
     Check check = { .folder = folder, .out = out };
     Error error = { 0 };
     int code = EXIT_FINE;

@@ -269,6 +269,8 @@ static bool collect_metadata(SafeTensors *file, const Plan *plan, const RunState
                 && add_metadata(file, "threshold", threshold_text)
                 && add_metadata(file, "optimizer_constants", "beta2=0.999 eps=1e-8")
                 && add_metadata(file, "random", "functions of seed, epoch and step");
+    if (fine && state->class_names[0])
+        fine = add_metadata(file, "classes", state->class_names);
     const RecipeItem *items;
     for (int i = 0, n = recipe_items(&items); fine && i < n; i++) {
         char key[64], value[ITEM_BYTES];

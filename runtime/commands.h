@@ -28,7 +28,7 @@ typedef struct {
     int argc; char **argv;                /* the whole command line, for command.txt */
 
     int64_t epochs, batch, limit, workers, threads, count, runs, size;
-    int64_t accumulate, plateau, patience, save_every;
+    int64_t accumulate, plateau, patience, save_every, classes;
     uint64_t seed;
     double lr, threshold, weight_decay, momentum, clip, warmup, min_lr, power, factor, ema;
     const char *config, *optimizer, *schedule, *max_time, *augment;
@@ -139,10 +139,14 @@ typedef struct {
     Progress progress;
     const char *plan_path;
 } Session;
+/* Pixels of one of several classes, those of void left out. */
+typedef struct { int64_t both, predicted, truth; } ClassCount;
 /* The tensors of a program by their part in it; NULL where it has none. */
 typedef struct {
     const char *name;
     const PlanTensor *image, *mask, *output, *loss, *metric;
+    const PlanTensor *predicted, *truth; /* of several classes, beside the metric: [K,1,1] */
+    int classes;             /* 1: an object before the background; else of the output */
     double threshold;        /* of the metric; 0.5 without one */
 } ProgramTensors;
 /* Three stages, so that everything that can be wrong is seen before kernels are built: the plan,
@@ -157,9 +161,23 @@ bool session_tensors(const Session *, const char *program, bool needs_mask, Prog
 /* Of the model's text and options: the same hash, the same network. */
 uint64_t plan_hash(const Plan *);
 Split split_of(const char *name);  /* train valid test, as the options have checked */
-/* The data set as the options say, for the model's size. */
-Dataset *session_dataset(Session *, unsigned splits, bool outline_background, int limit,
-                         const PlanTensor *image, Error *);
+/* The data set as the options say, for the model's size and classes. */
+Dataset *session_dataset(Session *, unsigned splits, Outline, int limit, const ProgramTensors *,
+                         Error *);
+/* Which part of the train split's pixels each class has; warns of one that has none. */
+bool say_classes(Progress *, Dataset *, int classes, Error *);
+/* Their names, a line each; empty where they are too long or there is one. */
+void join_class_names(const Dataset *, int classes, char text[]);
+Outline outline_of(const char *word);   /* as the options have checked; NULL: foreground */
+/* --threshold is for one class. */
+bool check_threshold(const Options *, const ProgramTensors *, Error *);
+/* What the metric says of a batch that was run; metric_numbers of floats a picture. */
+int metric_numbers(const ProgramTensors *);
+bool metric_read(Executor *, const ProgramTensors *, int batch, float *numbers, Error *);
+void metric_counts(const ProgramTensors *, const float *numbers, int batch, int picture,
+                   ClassCount *);        /* of several classes */
+/* The score of a picture in it: see score_classes and dice_of. */
+double metric_dice(const ProgramTensors *, const float *numbers, int batch, int picture);
 
 /* ---- checkpoint.c --------------------------------------------------------------------------- */
 
@@ -178,8 +196,9 @@ typedef struct {
     uint64_t seed;           /* the recipe: see recipe_items.c, and the options' help */
     int64_t batch, epochs, limit, accumulate, plateau, patience, save_every;
     double lr, weight_decay, momentum, clip, warmup, min_lr, power, factor, ema;
-    int outline_background, flip, optimizer, schedule;
+    int outline, flip, optimizer, schedule;
     char augment[ITEM_BYTES];
+    char class_names[ITEM_BYTES]; /* of several, a line each; empty where they are too long */
     int epoch;               /* finished epochs */
     int64_t batch_in_epoch;  /* batches done of the next one */
     int64_t step;            /* optimiser steps done */
@@ -317,10 +336,14 @@ void add_mirrored(float *values, const float *mirrored, int64_t rows, int width)
 
 /* A PNG of many pictures in rows of three (picture, true mask, predicted mask), eight to a row. */
 typedef struct Sheet Sheet;
-Sheet *sheet_open(const char *title, int n_pictures, int height, int width);
-/* image [3][H][W] bytes, mask [H][W] 0/1, probability [H][W]. */
+/* names: of several classes, in whose colours masks are drawn; NULL: of one. */
+Sheet *sheet_open(const char *title, int n_pictures, int height, int width, int classes,
+                  const char *const *names);
+/* image [3][H][W] bytes; mask and predicted [H][W] class numbers, or 0/1. */
 void sheet_add(Sheet *, const char *name, const uint8_t *image, const uint8_t *mask,
-               const float *probability, double threshold, double dice);
+               const uint8_t *predicted, double dice);
+/* For a plan's pictures: in their size, with its classes' names. */
+Sheet *sheet_of(const Dataset *, const ProgramTensors *, const char *title, int n_pictures, Error *);
 bool sheet_write(Sheet *, const char *path, Error *);
 /* As a PNG in memory, to free(); NULL after an error. */
 char *sheet_png(Sheet *, size_t *bytes, int *height, int *width, Error *);
@@ -343,6 +366,9 @@ typedef struct {
     double accuracy;         /* part of all pixels that is right */
     double soft_dice;        /* the reference's: mean over batches */
     int64_t pictures;
+    int n_classes;           /* of several: dice and iou are the means over a picture's classes, */
+    double iou_all;          /* dice_all and this over those of the set, whose counts are */
+    ClassCount classes[MOST_CLASSES];
 } Scores;
 typedef struct {
     Split split;
@@ -352,6 +378,7 @@ typedef struct {
     Sheet *sheet;            /* gets `sheet_pictures` of them, spread over the split; may be NULL */
     int sheet_pictures;
     bool mirrors;            /* --tta flip: of the mean with the mirrored picture's probabilities */
+    double *class_dice;      /* [pictures][K] by index, NAN where there is none; may be NULL */
 } EvaluateOptions;
 bool evaluate_split(Session *, Dataset *, const EvaluateOptions *, Scores *, Error *);
 /* Each score with its definition. */
@@ -365,10 +392,12 @@ typedef struct {
     Session session;
     Dataset *data;
     Weights weights;
-    bool outline_background;
+    ProgramTensors tensors;  /* of the program "evaluate" */
+    Outline outline;
     double threshold;
     Split split;             /* the one that was scored last */
     PictureScore *scores;    /* its pictures' */
+    double *class_dice;      /* of several classes, as in EvaluateOptions; else NULL */
     Scores total;
 } Evaluation;
 /* Everything up to the kernels; operand 0 of the options is the plan. */
@@ -383,6 +412,34 @@ void evaluation_close(Evaluation *);
 void evaluation_describe(const Evaluation *, FILE *);
 /* From dice_sums' five numbers. */
 double dice_of(double intersection, double predicted, double truth);
+double iou_of(double intersection, double predicted, double truth);
+
+/* ---- evaluate_classes.c: of several classes --------------------------------------------------- */
+
+/* The class with the largest of the probabilities [K][pixels], the first of equals. */
+void largest_classes(const float *probabilities, int classes, int64_t pixels, uint8_t *predicted);
+void count_classes(const uint8_t *predicted, const uint8_t *truth, int64_t pixels, int classes,
+                   ClassCount *);
+/* The means over the classes that are predicted or true somewhere; 1 where there is none. */
+void score_classes(const ClassCount *, int classes, double *dice, double *iou);
+double class_dice(const ClassCount *);   /* NAN where the class is nowhere */
+/* A table of the classes; a line for --csv; {"background": {"dice": ...}, ...}. */
+void print_class_scores(const Scores *, const Dataset *, FILE *);
+void write_class_line(const Evaluation *, const PictureScore *, FILE *);   /* NULL: the head */
+json_t *class_scores_json(const Scores *, const Dataset *);
+
+/* ---- predict_classes.c ------------------------------------------------------------------------ */
+
+/* One picture, the probabilities [K][height][width] of its classes, and what becomes of them. */
+typedef struct {
+    const char *folder, *name;
+    Image *image;            /* is painted over */
+    const float *probabilities;
+    int classes, width, height;
+    bool largest;            /* only the largest part of each class but the background */
+} ClassPicture;
+/* NAME.mask.png, NAME.probability.png, NAME.overlay.png in the folder. */
+bool predict_write_classes(const ClassPicture *, Error *);
 
 /* ---- bench_data.c --------------------------------------------------------------------------- */
 

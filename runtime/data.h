@@ -4,10 +4,11 @@
  *   resize     Pillow's BILINEAR and NEAREST, byte for byte; the same filter for floats
  *   dataset    lists, splits and rules of the Oxford-IIIT Pet layout
  *   dataset_folders    those of images/ and masks/
+ *   classes    masks of several classes: names, colours, numbers
  *   cache      every sample of a split decoded and resized once, in a mapped file
  *   augment    rotations, cut-outs and colours of training pictures
  *   loader     batches of an epoch, shuffled, augmented and prefetched by threads
- *   synth      draws a small data set in the same layout
+ *   synth      draws a small data set, in the same layout or with several classes
  *   check      says what is in a data set's folder, and what is odd or broken
  *
  * Nothing here prints, except data_check to the file it is given; warnings go through a callback.
@@ -74,6 +75,8 @@ bool resize_nearest(const uint8_t *in, int in_width, int in_height, int channels
 bool resize_float(const float *in, int in_width, int in_height, float *out, int width, int height);
 /* component.c: clears all of a mask but its largest 4-connected part. False without memory. */
 bool keep_largest_component(uint8_t *mask, int width, int height);
+/* A palette PNG of class numbers, in the colours of class_colour. */
+bool image_write_classes(const char *path, const uint8_t *classes, int width, int height, Error *);
 /* [height][width][3] -> [3][height][width]. */
 void image_to_planes(const uint8_t *pixels, int width, int height, uint8_t *planes);
 
@@ -82,10 +85,14 @@ void image_to_planes(const uint8_t *pixels, int width, int height, uint8_t *plan
 typedef enum { SPLIT_TRAIN, SPLIT_VALID, SPLIT_TEST, SPLIT_COUNT } Split;
 enum { SPLITS_TRAINING = 1 << SPLIT_TRAIN | 1 << SPLIT_VALID, SPLITS_ALL = (1 << SPLIT_COUNT) - 1 };
 
+/* What the outline in a trimap (value 3) is: pet, background, or a third class. */
+typedef enum { OUTLINE_FOREGROUND, OUTLINE_BACKGROUND, OUTLINE_CLASS } Outline;
+
 typedef struct {
     int width, height;          /* the model's input; both needed */
     unsigned splits;            /* bits 1 << Split of those to open; 0: all */
-    bool outline_background;    /* trimap value 3 is background; else it is pet */
+    Outline outline;
+    int classes;                /* up to 1: masks of 0 and 1; else of class numbers and 255 */
     bool skip_bad;              /* --on-bad skip: leave broken samples out, and warn */
     int limit;                  /* the first so many of each split; 0: all */
     int workers;                /* threads that decode; 0: one a processor */
@@ -107,7 +114,8 @@ int dataset_skipped(const Dataset *, Split);                 /* left out by skip
 int dataset_width(const Dataset *);                          /* the model's, as given */
 int dataset_height(const Dataset *);
 const char *dataset_name(const Dataset *, Split, int i);     /* "Abyssinian_100" */
-/* Sample i at the model's size: image [3][H][W] and mask [1][H][W] of 0 and 1, valid until
+const char *dataset_class(const Dataset *, int class);       /* its name, of several classes */
+/* Sample i at the model's size: image [3][H][W] and mask [1][H][W], valid until
  * dataset_close. Verifies the cached bytes at first use, and decodes again where they are damaged.
  * May be called by any number of threads. */
 bool dataset_load(Dataset *, Split, int i, const uint8_t **image, const uint8_t **mask, Error *);
@@ -118,10 +126,13 @@ char *dataset_trimap_path(const Dataset *, Split, int i);
 uint64_t dataset_key(const Dataset *, Split);
 const char *split_name(Split);                               /* train valid test */
 /* A sample from its files, at the model's size: what the cache holds, and what it is made by. */
-/* masks: what counts as pet. */
-typedef enum { MASK_TRIMAP, MASK_TRIMAP_INSIDE, MASK_NOT_ZERO } MaskRule;
+/* masks: what counts as pet; or as which class, of `classes` where the mask says it. */
+typedef enum { MASK_TRIMAP, MASK_TRIMAP_INSIDE, MASK_TRIMAP_CLASSES, MASK_NOT_ZERO, MASK_CLASSES } MaskRule;
 bool sample_decode(const char *image_path, const char *trimap_path, int width, int height, MaskRule,
-                   uint8_t *image, uint8_t *mask, Error *);
+                   int classes, uint8_t *image, uint8_t *mask, Error *);
+/* A mask of the general layout at its own size; fails unless it has one value a pixel and is
+ * width x height. */
+bool mask_read(const char *path, int width, int height, Image *, Error *);
 /* A trimap at its own size; fails unless width x height (0: any) with values 1..3 only. */
 bool trimap_read(const char *path, int width, int height, Image *, Error *);
 
@@ -135,8 +146,22 @@ void list_close(NameList *);
 
 bool folders_are_general(const char *folder);          /* masks/ is there, annotations/ is not */
 char *folders_image_path(const char *folder, const char *name);   /* free() it */
+/* The names in folder/below without their endings, sorted. */
+bool folders_names(const char *folder, const char *below, NameList *, Error *);
+Split folders_split(const char *name);                 /* where there are no lists */
 /* The names of the splits, from their files or by the names. */
 bool folders_read(const char *folder, NameList lists[SPLIT_COUNT], Error *);
+
+/* ---- classes.c ------------------------------------------------------------------------------- */
+
+enum { MOST_CLASSES = 255, VOID_CLASS = 255 };
+uint32_t class_colour(int class);                      /* 0xRRGGBB; of VOID_CLASS too */
+/* The names in classes.txt; none where there is no such file. */
+bool classes_read(const char *folder, NameList *, Error *);
+/* Whether a mask holds numbers below `classes` and 255 only. */
+bool classes_check(const Image *mask, int classes, const char *path, Error *);
+/* keep_largest_component of every class; what is cleared becomes background. */
+bool classes_keep_largest(uint8_t *mask, int width, int height, int classes);
 
 /* ---- cache.c --------------------------------------------------------------------------------- */
 
@@ -223,13 +248,16 @@ char *loader_names(const Loader *, const Batch *);
 typedef struct {
     int count;                  /* pictures in all; every fourth is for test */
     int size;                   /* pixels a side; 0: varied, 200 to 500 */
+    int classes;                /* up to 1: pets and trimaps; else shapes, of up to SYNTH_CLASSES */
     uint64_t seed;
     int workers;
     bool force;                 /* write among what the folder holds */
     bool (*progress)(void *context, int done, int total);   /* may be NULL */
     void *context;
 } SynthOptions;
-/* Writes images/, annotations/trimaps/, trainval.txt and test.txt. Refuses a folder that holds
+enum { SYNTH_CLASSES = 8 };
+/* Writes images/, annotations/trimaps/, trainval.txt and test.txt; of several classes images/, masks/,
+ * classes.txt, train.txt, valid.txt and test.txt. Refuses a folder that holds
  * anything, unless forced, and annotations of other origin always. The same options give the same
  * files. */
 bool data_synth(const char *folder, const SynthOptions *, Error *);
@@ -237,9 +265,17 @@ bool data_synth(const char *folder, const SynthOptions *, Error *);
 typedef struct { int species, fur; } SynthPet;  /* species 1 cat, 2 dog; fur from 1: its class */
 SynthPet synth_draw(uint64_t seed, int index, int width, int height, uint8_t *rgb, uint8_t *trimap);
 
+/* synth_shapes.c: one picture, and its mask of class numbers. */
+void synth_shapes(uint64_t seed, int index, int classes, int width, int height, uint8_t *rgb,
+                  uint8_t *mask);
+const char *synth_class(int class);
+
 /* `segrun data check`: prints what is there to `out`. EXIT_FINE, or EXIT_USER if something listed
  * is missing or broken; EXIT_INTERRUPTED when progress says stop. */
 int data_check(const char *folder, int workers, FILE *out,
                bool (*progress)(void *context, int done, int total), void *context);
+/* check_folders.c: the same of images/ and masks/. */
+int check_folders(const char *folder, int workers, FILE *out,
+                  bool (*progress)(void *context, int done, int total), void *context);
 
 #endif

@@ -25,7 +25,8 @@ int command_data_synth(const Options *options)
     Error error = { 0 };
     progress_open(&progress, stderr, options->quiet);
     SynthOptions wanted = {
-        .count = (int)options->count, .size = (int)options->size, .seed = options->seed,
+        .count = (int)options->count, .size = (int)options->size,
+        .classes = (int)options->classes, .seed = options->seed,
         .workers = (int)options->workers, .force = options->force, .progress = show_progress,
         .context = &progress,
     };

@@ -32,6 +32,7 @@ struct Dataset {
     bool general;               /* images/ and masks/ */
     NameList trainval, test;
     NameList lists[SPLIT_COUNT]; /* of the general layout */
+    NameList classes;           /* their names; none: they are called by their numbers */
     SplitData splits[SPLIT_COUNT];
 };
 
@@ -189,8 +190,7 @@ bool trimap_read(const char *path, int width, int height, Image *trimap, Error *
     return good;
 }
 
-/* Of the general layout. */
-static bool mask_read(const char *path, int width, int height, Image *mask, Error *error)
+bool mask_read(const char *path, int width, int height, Image *mask, Error *error)
 {
     if (!image_read(path, IMAGE_CLASSES, mask, error)) return false;
     bool good = mask->channels == 1
@@ -203,15 +203,36 @@ static bool mask_read(const char *path, int width, int height, Image *mask, Erro
     return good;
 }
 
+static bool read_mask(const char *path, const Image *picture, MaskRule rule, int classes,
+                      Image *mask, Error *error)
+{
+    if (rule < MASK_NOT_ZERO)
+        return trimap_read(path, picture->width, picture->height, mask, error);
+    if (!mask_read(path, picture->width, picture->height, mask, error)) return false;
+    if (rule != MASK_CLASSES || classes_check(mask, classes, path, error)) return true;
+    image_close(mask);
+    return false;
+}
+
+/* A mask's value as it is stored: a class, or 1 for what counts as pet. */
+static uint8_t class_of(MaskRule rule, uint8_t value)
+{
+    switch (rule) {
+    case MASK_TRIMAP: return value != TRIMAP_BACKGROUND;
+    case MASK_TRIMAP_INSIDE: return value == TRIMAP_PET;
+    case MASK_TRIMAP_CLASSES: return value == TRIMAP_BACKGROUND ? 0 : value == TRIMAP_PET ? 1 : 2;
+    case MASK_NOT_ZERO: return value != 0;
+    case MASK_CLASSES: return value;
+    }
+    return value;
+}
+
 bool sample_decode(const char *image_path, const char *trimap_path, int width, int height,
-                   MaskRule rule, uint8_t *image, uint8_t *mask, Error *error)
+                   MaskRule rule, int classes, uint8_t *image, uint8_t *mask, Error *error)
 {
     Image picture, trimap;
     if (!image_read(image_path, IMAGE_RGB, &picture, error)) return false;
-    bool read = rule == MASK_NOT_ZERO
-        ? mask_read(trimap_path, picture.width, picture.height, &trimap, error)
-        : trimap_read(trimap_path, picture.width, picture.height, &trimap, error);
-    if (!read) {
+    if (!read_mask(trimap_path, &picture, rule, classes, &trimap, error)) {
         image_close(&picture);
         return false;
     }
@@ -222,10 +243,7 @@ bool sample_decode(const char *image_path, const char *trimap_path, int width, i
         && resize_nearest(trimap.pixels, trimap.width, trimap.height, 1, mask, width, height);
     if (done) {
         image_to_planes(resized, width, height, image);
-        for (size_t i = 0; i < count; i++)
-            mask[i] = rule == MASK_NOT_ZERO        ? mask[i] != 0
-                    : rule == MASK_TRIMAP_INSIDE ? mask[i] == TRIMAP_PET
-                                                 : mask[i] != TRIMAP_BACKGROUND;
+        for (size_t i = 0; i < count; i++) mask[i] = class_of(rule, mask[i]);
     } else {
         fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory to resize it", image_path);
     }
@@ -241,6 +259,14 @@ typedef struct {
     SplitData *split;
 } Decoder;
 
+static MaskRule mask_rule(const Dataset *dataset)
+{
+    const DatasetOptions *options = &dataset->options;
+    if (dataset->general) return options->classes > 1 ? MASK_CLASSES : MASK_NOT_ZERO;
+    return options->outline == OUTLINE_CLASS      ? MASK_TRIMAP_CLASSES
+         : options->outline == OUTLINE_BACKGROUND ? MASK_TRIMAP_INSIDE : MASK_TRIMAP;
+}
+
 static bool decode_sample(void *context, int index, uint8_t *sample, Error *error)
 {
     const Decoder *decoder = context;
@@ -249,8 +275,6 @@ static bool decode_sample(void *context, int index, uint8_t *sample, Error *erro
     const char *name = decoder->split->names[index];
     char *image_path = image_path_of(dataset, name);
     char *trimap_path = mask_path_of(dataset, name);
-    MaskRule rule = dataset->general              ? MASK_NOT_ZERO
-                  : options->outline_background ? MASK_TRIMAP_INSIDE : MASK_TRIMAP;
     struct stat status;
     bool good = true;
     if (image_path == NULL || trimap_path == NULL)
@@ -264,7 +288,8 @@ static bool decode_sample(void *context, int index, uint8_t *sample, Error *erro
                  trimap_path, dataset->general ? "mask" : "trimap");
     size_t plane = (size_t)options->width * (size_t)options->height;
     good = good && sample_decode(image_path, trimap_path, options->width, options->height,
-                                 rule, sample, sample + 3 * plane, error);
+                                 mask_rule(dataset), options->classes, sample, sample + 3 * plane,
+                                 error);
     free(image_path);
     free(trimap_path);
     return good;
@@ -291,7 +316,9 @@ static uint64_t split_keys(const Dataset *dataset, SplitData *split)
     const DatasetOptions *options = &dataset->options;
     XXH64_state_t *key = XXH64_createState(), *cache_key = XXH64_createState();
     int32_t rule[4] = { RULE_VERSION, options->width, options->height,
-                        options->outline_background + 2 * dataset->general };
+                        options->classes > 1
+                            ? 16 * options->classes + 4 * dataset->general + (int)options->outline
+                            : (int)options->outline + 2 * dataset->general };
     if (key == NULL || cache_key == NULL) abort();
     XXH64_reset(key, 0);
     XXH64_reset(cache_key, 0);
@@ -355,6 +382,44 @@ static bool open_split(Dataset *dataset, SplitData *split, const char *folder, E
     return true;
 }
 
+/* The network and the trimaps have as many classes; their names. */
+static bool name_trimap_classes(Dataset *dataset, Error *error)
+{
+    static const char *const names[] = { "background", "pet", "outline" };
+    const bool outline = dataset->options.outline == OUTLINE_CLASS;
+    const int found = outline ? 3 : 2, wanted = dataset->options.classes;
+    if (found != (wanted < 2 ? 2 : wanted))
+        return fail(error, EXIT_USER, wanted > 2 ? "--outline class: it is the third" :
+                    "a network for that: segc models/unet_classes.seg -D classes=3",
+                    "%s: these trimaps have %d classes where the outline %s; the network has %d",
+                    dataset->folder, found, outline ? "is one" : "is pet or background",
+                    wanted < 2 ? 2 : wanted);
+    for (int i = 0; i < found; i++)
+        if (!list_add(&dataset->classes, names[i], strlen(names[i])))
+            return fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
+    return true;
+}
+
+/* The names of classes.txt, else the numbers. */
+static bool name_classes(Dataset *dataset, Error *error)
+{
+    const int wanted = dataset->options.classes;
+    NameList *names = &dataset->classes;
+    if (!dataset->general) return name_trimap_classes(dataset, error);
+    if (wanted < 2) return true;
+    if (!classes_read(dataset->folder, names, error)) return false;
+    if (names->count > 0 && names->count != wanted)
+        return fail(error, EXIT_USER, "compile the network with as many: segc -D classes=N",
+                    "%s/classes.txt: %d classes; the network has %d", dataset->folder,
+                    names->count, wanted);
+    for (char digits[12]; names->count < wanted;) {
+        snprintf(digits, sizeof digits, "%d", names->count);
+        if (!list_add(names, digits, strlen(digits)))
+            return fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
+    }
+    return true;
+}
+
 Dataset *dataset_open(const char *folder, const DatasetOptions *options, Error *error)
 {
     if (options->width < 1 || options->height < 1 || options->limit < 0) {
@@ -374,7 +439,8 @@ Dataset *dataset_open(const char *folder, const DatasetOptions *options, Error *
     if (options->cache_folder == NULL && !options->no_cache) own_folder = cache_folder();
     const char *cache = options->no_cache ? NULL : own_folder ? own_folder : options->cache_folder;
     dataset->general = folders_are_general(folder);
-    bool good = dataset->general ? read_general(dataset, error) : read_lists(dataset, error);
+    bool good = (dataset->general ? read_general(dataset, error) : read_lists(dataset, error))
+             && name_classes(dataset, error);
     for (int s = 0; good && s < SPLIT_COUNT; s++)
         if (dataset->options.splits >> s & 1)
             good = open_split(dataset, &dataset->splits[s], cache, error);
@@ -395,6 +461,7 @@ void dataset_close(Dataset *dataset)
     }
     list_close(&dataset->trainval);
     list_close(&dataset->test);
+    list_close(&dataset->classes);
     free(dataset->folder);
     free(dataset);
 }
@@ -426,6 +493,11 @@ const char *dataset_name(const Dataset *dataset, Split split, int i)
 {
     const SplitData *data = &dataset->splits[split];
     return data->names[data->kept[i]];
+}
+
+const char *dataset_class(const Dataset *dataset, int class)
+{
+    return dataset->classes.names[class];
 }
 
 bool dataset_load(Dataset *dataset, Split split, int i, const uint8_t **image, const uint8_t **mask,

@@ -1,6 +1,7 @@
 /* The general layout of a data set: images/NAME.* and masks/NAME.png, one mask a picture.
  *
- * A pixel of a mask is pet where its value, or its index in a palette, is not 0. Which split a name
+ * A pixel of a mask is pet where its value, or its index in a palette, is not 0; of a network
+ * with several classes it is the class. Which split a name
  * belongs to stands in train.txt, valid.txt and test.txt beside the folders, a name a line; where
  * there are no such files it follows from the name alone: by its hash one in ten is valid, another
  * one test. So the split stays as it is when pictures are added.
@@ -49,8 +50,10 @@ static int by_name(const void *a, const void *b)
 }
 
 /* The names in a folder without their endings, sorted. Files that begin with a dot are no pictures. */
-static bool read_names(const char *path, NameList *list, Error *error)
+bool folders_names(const char *folder, const char *below, NameList *list, Error *error)
 {
+    char path[4500];
+    snprintf(path, sizeof path, "%s/%s", folder, below);
     DIR *directory = opendir(path);
     if (!directory)
         return fail(error, EXIT_USER, "a data set holds images/ and masks/, or images/ and annotations/",
@@ -85,19 +88,21 @@ static bool check_pairs(const char *folder, const NameList *images, const NameLi
     return images->count > 0 || fail(error, EXIT_USER, "", "%s/images: no pictures", folder);
 }
 
+Split folders_split(const char *name)
+{
+    uint64_t tenth = XXH64(name, strlen(name), 0) % 10;
+    return tenth == 0 ? SPLIT_VALID : tenth == 1 ? SPLIT_TEST : SPLIT_TRAIN;
+}
+
 static bool read_all(const char *folder, NameList lists[SPLIT_COUNT], Error *error)
 {
     NameList images = { 0 }, masks = { 0 };
-    char path[4500];
-    snprintf(path, sizeof path, "%s/images", folder);
-    bool fine = read_names(path, &images, error);
-    snprintf(path, sizeof path, "%s/masks", folder);
-    fine = fine && read_names(path, &masks, error) && check_pairs(folder, &images, &masks, error);
+    bool fine = folders_names(folder, "images", &images, error)
+             && folders_names(folder, "masks", &masks, error)
+             && check_pairs(folder, &images, &masks, error);
     for (int i = 0; fine && i < images.count; i++) {
         const char *name = images.names[i];
-        uint64_t tenth = XXH64(name, strlen(name), 0) % 10;
-        Split split = tenth == 0 ? SPLIT_VALID : tenth == 1 ? SPLIT_TEST : SPLIT_TRAIN;
-        fine = list_add(&lists[split], name, strlen(name))
+        fine = list_add(&lists[folders_split(name)], name, strlen(name))
             || fail(error, EXIT_ENVIRONMENT, "", "not enough memory");
     }
     list_close(&images);

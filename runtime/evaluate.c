@@ -3,7 +3,8 @@
  * Everything follows from five numbers a picture (dice_sums in compiler/ops.def): A and B = pixels
  * predicted and true, |A and B|, sum p*t and sum p. They come from the model's own metric during
  * training and, where the threshold is the user's, from the probabilities. Sums are in double and
- * in the order of the list, so that the scores do not depend on threads.
+ * in the order of the list, so that the scores do not depend on threads. Of several classes the
+ * numbers are others: evaluate_classes.c.
  */
 #include "commands.h"
 
@@ -19,7 +20,7 @@ double dice_of(double intersection, double predicted, double truth)
     return predicted + truth > 0 ? 2 * intersection / (predicted + truth) : 1;
 }
 
-static double iou_of(double intersection, double predicted, double truth)
+double iou_of(double intersection, double predicted, double truth)
 {
     double together = predicted + truth - intersection;
     return together > 0 ? intersection / together : 1;
@@ -54,10 +55,12 @@ typedef struct {
     ProgramTensors tensors;
     bool from_metric;
     float *values;            /* of the metric or of the output, a batch */
+    uint8_t *predicted;       /* of a picture: class numbers, or 0 and 1 */
     uint8_t *mirrored_images; /* --tta flip: a batch's pictures, and what the network says of them */
     float *mirrored;
     double batch_sums[3];     /* soft Dice: sum p*t, sum p, sum t of this batch */
     double loss, dice, iou, correct, all[3], soft;
+    ClassCount classes[MOST_CLASSES];
     int64_t pictures, batches, pixels;
     int64_t count;            /* of the pictures to come */
     int sheet_next;           /* pictures on the sheet so far */
@@ -67,6 +70,52 @@ static bool is_on_sheet(const Scoring *scoring)
 {
     int64_t places = scoring->options->sheet_pictures;
     return scoring->pictures * places >= scoring->sheet_next * scoring->count;
+}
+
+static void draw_picture(Scoring *scoring, const Batch *batch, int i, double dice)
+{
+    const EvaluateOptions *options = scoring->options;
+    const int64_t pixels = scoring->pixels;
+    const int index = batch->samples[i];
+    if (!options->sheet || scoring->from_metric || !is_on_sheet(scoring))
+        return;
+    if (scoring->tensors.classes == 1)
+        for (int64_t at = 0; at < pixels; at++)
+            scoring->predicted[at] = (double)scoring->values[i * pixels + at] >= options->threshold;
+    sheet_add(options->sheet, dataset_name(scoring->data, options->split, index),
+              batch->images + 3 * i * pixels, batch->masks + i * pixels, scoring->predicted, dice);
+    scoring->sheet_next++;
+}
+
+/* Of several classes: by the metric, or by the probabilities. */
+static void score_picture_classes(Scoring *scoring, const Batch *batch, int i)
+{
+    const EvaluateOptions *options = scoring->options;
+    const int classes = scoring->tensors.classes, index = batch->samples[i];
+    const int64_t pixels = scoring->pixels;
+    ClassCount counts[MOST_CLASSES];
+    if (scoring->from_metric) {
+        metric_counts(&scoring->tensors, scoring->values, batch->n, i, counts);
+    } else {
+        largest_classes(scoring->values + i * classes * pixels, classes, pixels,
+                        scoring->predicted);
+        count_classes(scoring->predicted, batch->masks + i * pixels, pixels, classes, counts);
+    }
+    PictureScore score = { .index = index };
+    score_classes(counts, classes, &score.dice, &score.iou);
+    scoring->dice += score.dice;
+    scoring->iou += score.iou;
+    for (int k = 0; k < classes; k++) {
+        scoring->classes[k].both += counts[k].both;
+        scoring->classes[k].predicted += counts[k].predicted;
+        scoring->classes[k].truth += counts[k].truth;
+        if (options->class_dice)
+            options->class_dice[(int64_t)index * classes + k] = class_dice(&counts[k]);
+    }
+    if (options->scores)
+        options->scores[scoring->pictures] = score;
+    draw_picture(scoring, batch, i, score.dice);
+    scoring->pictures++;
 }
 
 static void score_picture(Scoring *scoring, const Batch *batch, int i, const double sums[SUMS])
@@ -85,12 +134,7 @@ static void score_picture(Scoring *scoring, const Batch *batch, int i, const dou
     if (options->scores)
         options->scores[scoring->pictures] = (PictureScore){
             dice, iou, (int64_t)sums[0], (int64_t)sums[1], (int64_t)sums[2], index };
-    if (options->sheet && !scoring->from_metric && is_on_sheet(scoring)) {
-        sheet_add(options->sheet, dataset_name(scoring->data, options->split, index),
-                  batch->images + 3 * i * scoring->pixels, batch->masks + i * scoring->pixels,
-                  scoring->values + i * scoring->pixels, options->threshold, dice);
-        scoring->sheet_next++;
-    }
+    draw_picture(scoring, batch, i, dice);
     scoring->pictures++;
 }
 
@@ -109,7 +153,7 @@ static bool average_mirrored(Scoring *scoring, const Batch *batch, Error *error)
         || !executor_read(executor, tensors->name, tensors->output->name, scoring->mirrored,
                           batch->n, error))
         return false;
-    add_mirrored(scoring->values, scoring->mirrored, rows, width);
+    add_mirrored(scoring->values, scoring->mirrored, tensors->classes * rows, width);
     return true;
 }
 
@@ -118,19 +162,25 @@ static bool score_batch(Scoring *scoring, const Batch *batch, Error *error)
     Executor *executor = scoring->session->executor;
     const ProgramTensors *tensors = &scoring->tensors;
     const char *program = tensors->name;
-    const PlanTensor *source = scoring->from_metric ? tensors->metric : tensors->output;
     float loss;
     if (!executor_write(executor, program, tensors->image->name, batch->images, batch->n, error)
         || !executor_write(executor, program, tensors->mask->name, batch->masks, batch->n, error)
         || !executor_run(executor, program, batch->n, error)
         || !executor_read(executor, program, tensors->loss->name, &loss, batch->n, error)
-        || !executor_read(executor, program, source->name, scoring->values, batch->n, error)
+        || !(scoring->from_metric
+                 ? metric_read(executor, tensors, batch->n, scoring->values, error)
+                 : executor_read(executor, program, tensors->output->name, scoring->values,
+                                 batch->n, error))
         || (scoring->options->mirrors && !average_mirrored(scoring, batch, error)))
         return false;
     scoring->loss += (double)loss * batch->n;
     memset(scoring->batch_sums, 0, sizeof scoring->batch_sums);
     for (int i = 0; i < batch->n; i++) {
         double sums[SUMS];
+        if (tensors->classes > 1) {
+            score_picture_classes(scoring, batch, i);
+            continue;
+        }
         if (scoring->from_metric)
             for (int k = 0; k < SUMS; k++)
                 sums[k] = (double)scoring->values[SUMS * i + k];
@@ -170,6 +220,52 @@ static bool score_batches(Scoring *scoring, Loader *loader, Error *error)
     return false;
 }
 
+/* Of several classes, over those that are somewhere in the set. */
+static Scores class_scores(const Scoring *scoring)
+{
+    const double n = (double)scoring->pictures;
+    Scores scores = { .loss = scoring->loss / n, .dice = scoring->dice / n,
+                      .iou = scoring->iou / n, .pictures = scoring->pictures,
+                      .n_classes = scoring->tensors.classes };
+    int64_t both = 0, all = 0;
+    for (int k = 0; k < scores.n_classes; k++) {
+        scores.classes[k] = scoring->classes[k];
+        both += scores.classes[k].both;
+        all += scores.classes[k].truth;
+    }
+    score_classes(scores.classes, scores.n_classes, &scores.dice_all, &scores.iou_all);
+    scores.accuracy = all ? (double)both / (double)all : 1;
+    return scores;
+}
+
+static Scores object_scores(const Scoring *scoring)
+{
+    const double n = (double)scoring->pictures;
+    return (Scores){
+        .loss = scoring->loss / n, .dice = scoring->dice / n, .iou = scoring->iou / n,
+        .dice_all = dice_of(scoring->all[0], scoring->all[1], scoring->all[2]),
+        .accuracy = scoring->correct / (n * (double)scoring->pixels),
+        .soft_dice = scoring->soft / (double)scoring->batches, .pictures = scoring->pictures,
+        .n_classes = 1,
+    };
+}
+
+static bool allocate(Scoring *scoring, Error *error)
+{
+    const EvaluateOptions *options = scoring->options;
+    int64_t outputs = scoring->pixels * scoring->tensors.classes, batch = options->batch;
+    int64_t values = scoring->from_metric ? metric_numbers(&scoring->tensors) : outputs;
+    scoring->values = malloc(sizeof(float) * (size_t)(values * batch));
+    scoring->predicted = malloc((size_t)scoring->pixels);
+    if (options->mirrors) {
+        scoring->mirrored_images = malloc((size_t)(3 * scoring->pixels * batch));
+        scoring->mirrored = malloc(sizeof(float) * (size_t)(outputs * batch));
+    }
+    return (scoring->values && scoring->predicted
+            && (!options->mirrors || (scoring->mirrored_images && scoring->mirrored)))
+        || fail(error, EXIT_ENVIRONMENT, "", "not enough memory to score");
+}
+
 /* What scoring batches takes; scoring_close in any case. */
 static bool scoring_open(Scoring *scoring, Session *session, Dataset *data,
                          const EvaluateOptions *options, Error *error)
@@ -177,26 +273,21 @@ static bool scoring_open(Scoring *scoring, Session *session, Dataset *data,
     *scoring = (Scoring){ .session = session, .data = data, .options = options };
     if (!session_tensors(session, "evaluate", true, &scoring->tensors, error))
         return false;
-    scoring->from_metric = options->threshold < 0 && !options->mirrors && scoring->tensors.metric;
+    const bool probabilities = options->mirrors || options->sheet
+                            || (options->threshold >= 0 && scoring->tensors.classes == 1);
+    scoring->from_metric = scoring->tensors.metric && !probabilities;
     const PlanTensor *image = scoring->tensors.image;
     scoring->pixels = image->dims[1] * image->dims[2];
     if (!scoring->from_metric && !scoring->tensors.output)
         return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
                     "%s: the model has no output [1, H, W] to score", session->plan_path);
-    size_t values = (size_t)((scoring->from_metric ? SUMS : scoring->pixels) * options->batch);
-    scoring->values = malloc(sizeof(float) * values);
-    if (options->mirrors) {
-        scoring->mirrored_images = malloc(3 * values);
-        scoring->mirrored = malloc(sizeof(float) * values);
-    }
-    return (scoring->values
-            && (!options->mirrors || (scoring->mirrored_images && scoring->mirrored)))
-        || fail(error, EXIT_ENVIRONMENT, "", "not enough memory to score");
+    return allocate(scoring, error);
 }
 
 static void scoring_close(Scoring *scoring)
 {
     free(scoring->values);
+    free(scoring->predicted);
     free(scoring->mirrored_images);
     free(scoring->mirrored);
 }
@@ -214,18 +305,25 @@ bool evaluate_split(Session *session, Dataset *data, const EvaluateOptions *opti
     if (loader)
         loader_close(loader);
     scoring_close(&scoring);
-    double n = (double)scoring.pictures;
     if (scored)
-        *scores = (Scores){
-            .loss = scoring.loss / n, .dice = scoring.dice / n, .iou = scoring.iou / n,
-            .dice_all = dice_of(scoring.all[0], scoring.all[1], scoring.all[2]),
-            .accuracy = scoring.correct / (n * (double)scoring.pixels),
-            .soft_dice = scoring.soft / (double)scoring.batches, .pictures = scoring.pictures,
-        };
+        *scores = scoring.tensors.classes > 1 ? class_scores(&scoring) : object_scores(&scoring);
     return scored;
 }
 
 /* ---- what eval and report share ---------------------------------------------------------------- */
+
+static void class_lines(const Scores *scores, ScoreLine lines[SCORE_LINES])
+{
+    const ScoreLine all[SCORE_LINES] = {
+        { "Dice", scores->dice, "a picture's mean over the classes in it or predicted; mean" },
+        { "IoU", scores->iou, "likewise" },
+        { "Dice, classes", scores->dice_all, "2|A and B| / (|A|+|B|) over the set, mean of classes" },
+        { "IoU, classes", scores->iou_all, "|A and B| / |A or B| over the set, mean of classes" },
+        { "pixel accuracy", scores->accuracy, "pixels that are right, of those with a class" },
+        { "loss", scores->loss, "the model's, mean over pictures" },
+    };
+    memcpy(lines, all, sizeof all);
+}
 
 int score_lines(const Scores *scores, const Options *options, ScoreLine lines[SCORE_LINES])
 {
@@ -241,44 +339,50 @@ int score_lines(const Scores *scores, const Options *options, ScoreLine lines[SC
     snprintf(lines[4].definition, sizeof lines[4].definition,
              "(2 sum p*t + 1e-6) / (sum p + sum t + 1e-6) a batch of %lld, mean",
              (long long)options->batch);
+    if (scores->n_classes > 1)
+        class_lines(scores, lines);
     if (mirrors(options))
         snprintf(lines[5].definition, sizeof lines[5].definition,
                  "the model's, mean over pictures; of the pictures as they are");
     return SCORE_LINES;
 }
 
+static const char *const outline_words[] = { "foreground", "background", "class" };
+
 /* The outline rule of the training, where the weights say it and the user does not. */
-static bool outline_rule(const Options *options, const SafeTensors *weights)
+static Outline outline_rule(const Options *options, const SafeTensors *weights)
 {
-    bool background = options->outline && strcmp(options->outline, "background") == 0;
-    const char *trained = checkpoint_value(weights, "outline_background");
-    if (!trained)
-        return background;
-    bool trained_background = strcmp(trained, "1") == 0;
-    if (options->outline && trained_background != background)
+    const char *text = checkpoint_value(weights, "outline_background");
+    const Outline wanted = outline_of(options->outline);
+    if (!text)
+        return wanted;
+    const Outline trained = strcmp(text, "1") == 0   ? OUTLINE_BACKGROUND
+                          : strcmp(text, "2") == 0 ? OUTLINE_CLASS : OUTLINE_FOREGROUND;
+    if (options->outline && trained != wanted)
         fprintf(stderr, "segrun: warning: trained with --outline %s, scored with the other rule\n",
-                trained_background ? "background" : "foreground");
-    return options->outline ? background : trained_background;
+                outline_words[trained]);
+    return options->outline ? wanted : trained;
 }
 
 bool evaluation_open(Evaluation *evaluation, const Options *options, unsigned splits, Error *error)
 {
     Session *session = &evaluation->session;
-    ProgramTensors tensors;
+    const ProgramTensors *tensors = &evaluation->tensors;
     evaluation->options = options;
     if (!session_open(session, options, error)
-        || !session_tensors(session, "evaluate", true, &tensors, error))
+        || !session_tensors(session, "evaluate", true, &evaluation->tensors, error)
+        || !check_threshold(options, tensors, error))
         return false;
     SafeTensors *file = weights_read(&evaluation->weights, session, error);
     if (!file)
         return false;
-    evaluation->outline_background = outline_rule(options, file);
+    evaluation->outline = outline_rule(options, file);
     evaluation->threshold = threshold_of(options, file);
     safetensors_close(file);
     if (!session_device(session, "evaluate", (int)options->batch, error))
         return false;
-    evaluation->data = session_dataset(session, splits, evaluation->outline_background,
-                                       (int)options->limit, tensors.image, error);
+    evaluation->data = session_dataset(session, splits, evaluation->outline,
+                                       (int)options->limit, tensors, error);
     return evaluation->data != NULL;
 }
 
@@ -311,11 +415,16 @@ bool evaluation_score(Evaluation *evaluation, Split split, Sheet *sheet, int she
     int count = dataset_count(evaluation->data, split);
     free(evaluation->scores);
     evaluation->split = split;
+    free(evaluation->class_dice);
+    const int classes = evaluation->tensors.classes;
     evaluation->scores = calloc((size_t)count + 1, sizeof *evaluation->scores);
-    if (!evaluation->scores)
+    evaluation->class_dice =
+        classes > 1 ? calloc((size_t)count + 1, (size_t)classes * sizeof(double)) : NULL;
+    if (!evaluation->scores || (classes > 1 && !evaluation->class_dice))
         return fail(error, EXIT_ENVIRONMENT, "", "not enough memory for %d scores", count);
     EvaluateOptions wanted = evaluate_options(evaluation);
     wanted.scores = evaluation->scores;
+    wanted.class_dice = evaluation->class_dice;
     wanted.sheet = sheet;
     wanted.sheet_pictures = sheet_pictures;
     if (!evaluate_split(&evaluation->session, evaluation->data, &wanted, &evaluation->total, error))
@@ -327,11 +436,7 @@ bool evaluation_score(Evaluation *evaluation, Split split, Sheet *sheet, int she
 static Sheet *open_sheet(const Evaluation *evaluation, const char *title, int pictures,
                          Error *error)
 {
-    Sheet *sheet = sheet_open(title, pictures, dataset_height(evaluation->data),
-                              dataset_width(evaluation->data));
-    if (!sheet)
-        fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
-    return sheet;
+    return sheet_of(evaluation->data, &evaluation->tensors, title, pictures, error);
 }
 
 /* One after another, each as a batch of its own. */
@@ -369,10 +474,16 @@ Sheet *evaluation_sheet(Evaluation *evaluation, const char *title, int first, in
 void evaluation_describe(const Evaluation *evaluation, FILE *out)
 {
     int64_t n = evaluation->total.pictures;
-    fprintf(out, "%s split, %lld picture%s, outline counts as %s, threshold %g%s",
-            split_name(evaluation->split), (long long)n, n == 1 ? "" : "s",
-            evaluation->outline_background ? "background" : "pet", evaluation->threshold,
-            mirrors(evaluation->options) ? ", tta flip" : "");
+    const bool several = evaluation->tensors.classes > 1;
+    fprintf(out, "%s split, %lld picture%s, ", split_name(evaluation->split), (long long)n,
+            n == 1 ? "" : "s");
+    if (several)
+        fprintf(out, "%d classes, the most probable counts", evaluation->tensors.classes);
+    else
+        fprintf(out, "outline counts as %s, threshold %g",
+                evaluation->outline == OUTLINE_BACKGROUND ? "background" : "pet",
+                evaluation->threshold);
+    fputs(mirrors(evaluation->options) ? ", tta flip" : "", out);
     int skipped = dataset_skipped(evaluation->data, evaluation->split);
     if (skipped > 0)
         fprintf(out, "; %d broken picture%s left out", skipped, skipped == 1 ? "" : "s");
@@ -381,6 +492,7 @@ void evaluation_describe(const Evaluation *evaluation, FILE *out)
 void evaluation_close(Evaluation *evaluation)
 {
     free(evaluation->scores);
+    free(evaluation->class_dice);
     weights_close(&evaluation->weights);
     if (evaluation->data)
         dataset_close(evaluation->data);
@@ -396,13 +508,20 @@ static bool write_csv(const char *path, const Evaluation *evaluation, Error *err
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path);
-    fputs("name,dice,iou,intersection_pixels,predicted_pixels,true_pixels,tta\n", out);
+    const bool several = evaluation->total.n_classes > 1;
+    if (several)
+        write_class_line(evaluation, NULL, out);
+    else
+        fputs("name,dice,iou,intersection_pixels,predicted_pixels,true_pixels,tta\n", out);
     for (int i = 0; i < evaluation->total.pictures; i++) {
         const PictureScore *score = &evaluation->scores[i];
-        fprintf(out, "%s,%.6f,%.6f,%lld,%lld,%lld,%s\n",
-                dataset_name(evaluation->data, evaluation->split, score->index), score->dice,
-                score->iou, (long long)score->intersection, (long long)score->predicted,
-                (long long)score->truth, evaluation->options->tta);
+        if (several)
+            write_class_line(evaluation, score, out);
+        else
+            fprintf(out, "%s,%.6f,%.6f,%lld,%lld,%lld,%s\n",
+                    dataset_name(evaluation->data, evaluation->split, score->index), score->dice,
+                    score->iou, (long long)score->intersection, (long long)score->predicted,
+                    (long long)score->truth, evaluation->options->tta);
     }
     bool written = fclose(out) == 0 && file_write(path, text, size, error);
     free(text);
@@ -416,11 +535,17 @@ static bool write_json(const Evaluation *evaluation, const Options *options, Err
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "plan",
                   evaluation->session.plan_path, "weights", options->weights, "split",
                   split_name(evaluation->split), "outline",
-                  evaluation->outline_background ? "background" : "foreground", "tta",
+                  outline_words[evaluation->outline], "tta",
                   options->tta, "pictures",
                   (json_int_t)s->pictures, "batch", (json_int_t)options->batch, "threshold",
                   evaluation->threshold, "dice", s->dice, "iou", s->iou, "dice_all", s->dice_all,
                   "accuracy", s->accuracy, "soft_dice", s->soft_dice, "loss", s->loss);
+    if (json && s->n_classes > 1) {
+        json_object_del(json, "threshold");
+        json_object_del(json, "soft_dice");
+        json_object_set_new(json, "iou_all", json_real(s->iou_all));
+        json_object_set_new(json, "classes", class_scores_json(s, evaluation->data));
+    }
     return json_write(options->json, json, error);
 }
 
@@ -432,6 +557,8 @@ static void print_scores(const Evaluation *evaluation)
     putchar('\n');
     for (int i = 0; i < n; i++)
         printf("  %-14s  %.4f  %s\n", lines[i].name, lines[i].value, lines[i].definition);
+    if (evaluation->total.n_classes > 1)
+        print_class_scores(&evaluation->total, evaluation->data, stdout);
 }
 
 /* Scores, and the sheet where one is asked for. */

@@ -127,31 +127,56 @@ bool image_png_decode(const void *bytes, size_t size, const char *path, bool cla
     return decoded;
 }
 
-static bool encode(Job *job, int width, int height, int channels)
+static void set_class_colours(Job *job)
+{
+    png_color palette[256];
+    for (int i = 0; i < 256; i++) {
+        uint32_t colour = class_colour(i);
+        palette[i] = (png_color){ (png_byte)(colour >> 16), (png_byte)(colour >> 8 & 255),
+                                  (png_byte)(colour & 255) };
+    }
+    png_set_PLTE(job->png, job->info, palette, 256);
+}
+
+static bool encode(Job *job, int width, int height, int type)
 {
     if (setjmp(png_jmpbuf(job->png)) != 0) return false;
     png_set_write_fn(job->png, job, write_bytes, flush_bytes);
-    png_set_IHDR(job->png, job->info, (png_uint_32)width, (png_uint_32)height, 8,
-                 channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
-                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(job->png, job->info, (png_uint_32)width, (png_uint_32)height, 8, type,
+                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    if (type == PNG_COLOR_TYPE_PALETTE) set_class_colours(job);
     png_set_rows(job->png, job->info, job->rows);
     png_write_png(job->png, job->info, PNG_TRANSFORM_IDENTITY, NULL);
     return true;
 }
 
-bool image_write_png(const char *path, const uint8_t *pixels, int width, int height, int channels,
-                     Error *error)
+static bool write_png(const char *path, const uint8_t *pixels, int width, int height, int type,
+                      Error *error)
 {
     Job job = { .path = path, .error = error };
-    if (!make_rows(&job, pixels, height, (size_t)width * (size_t)channels)) return false;
+    size_t channels = type == PNG_COLOR_TYPE_RGB ? 3 : 1;
+    if (!make_rows(&job, pixels, height, (size_t)width * channels)) return false;
     job.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning);
     job.info = job.png == NULL ? NULL : png_create_info_struct(job.png);
     bool written = job.info == NULL
         ? fail(error, EXIT_ENVIRONMENT, "", "%s: not enough memory", path)
-        : encode(&job, width, height, channels)
+        : encode(&job, width, height, type)
           && file_write(path, job.written, job.written_size, error);
     png_destroy_write_struct(&job.png, &job.info);
     free(job.rows);
     free(job.written);
     return written;
+}
+
+bool image_write_png(const char *path, const uint8_t *pixels, int width, int height, int channels,
+                     Error *error)
+{
+    return write_png(path, pixels, width, height,
+                     channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, error);
+}
+
+bool image_write_classes(const char *path, const uint8_t *classes, int width, int height,
+                         Error *error)
+{
+    return write_png(path, classes, width, height, PNG_COLOR_TYPE_PALETTE, error);
 }

@@ -191,7 +191,8 @@ static void print_run(const SafeTensors *file, const RunState *state)
                *made = checkpoint_value(file, "model_options");
     printf("model       %s%s%s\n", model ? model : "?", made && *made ? ", " : "",
            made ? made : "");
-    printf("recipe      outline as %s", state->outline_background ? "background" : "pet");
+    printf("recipe      outline as %s", state->outline == OUTLINE_CLASS        ? "a class"
+                                        : state->outline == OUTLINE_BACKGROUND ? "background" : "pet");
     const RecipeItem *items;
     int column = 31;
     for (int i = 0, n = recipe_items(&items); i < n; i++) {

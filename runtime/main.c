@@ -54,10 +54,11 @@
     CHOICE(0, "tta", "none|flip", "none", tta, \
            "flip: the mean of the picture's probabilities and those of its mirror image")
 #define OUTLINE \
-    CHOICE(0, "outline", "foreground|background", "foreground", outline, \
-           "what the outline in the trimaps (value 3) counts as")
+    CHOICE(0, "outline", "foreground|background|class", "foreground", outline, \
+           "what the outline in the trimaps (value 3) counts as; class: a third one, of networks with " \
+           "three")
 #define OUTLINE_AS_TRAINED \
-    CHOICE(0, "outline", "foreground|background", NULL, outline, \
+    CHOICE(0, "outline", "foreground|background|class", NULL, outline, \
            "what the outline in the trimaps (value 3) counts as (default: as in training, else " \
            "foreground)")
 
@@ -235,6 +236,7 @@ static const Option preview_options[] = {
          "changes of training pictures, NAME=AMOUNT[@PROBABILITY],...: rotate (degrees), scale, crop, "
          "brightness, contrast, saturation (shares)"),
     CHOICE(0, "flip", "y|n", "y", flip, "flip pictures left-right, each with p = 1/2"),
+    COUNT(0, "classes", "1", 1, 255, classes, "of masks with class numbers; 1: masks count where not 0"),
     TEXT('o', "output", "FILE", "preview.png", output, "the sheet"),
     COUNT('n', "count", "6", 1, 100, count, "pictures on it"),
     COUNT(0, "size", "128", 16, 1024, size, "of the model's input"),
@@ -246,6 +248,9 @@ static const Option preview_options[] = {
 
 static const Option synth_options[] = {
     COUNT('n', "count", "64", 4, 9999, count, "pictures in all; every fourth is for test"),
+    COUNT(0, "classes", "1", 1, 8, classes,
+          "1: pets and trimaps; 2 to 8: shapes, with the background as one class, in images/ and "
+          "masks/"),
     COUNT(0, "size", "0", 0, 8192, size, "pixels a side; 0: varied, 200 to 500"),
     { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "the same seed gives the same files" },
     COUNT('j', "workers", "0", 0, 1024, workers, "threads that draw; 0: one a processor"),
@@ -347,8 +352,8 @@ static const Command commands[] = {
       "  segrun convert smp.safetensors --rename encoder.= -o resnet34.safetensors\n",
       command_convert },
     { "data check", "FOLDER", 1, 1, "what is in a data set's folder",
-      "Reads every listed picture and trimap and says what is there, what is odd and what is "
-      "broken. "
+      "Reads every listed picture and trimap, or what is in images/ and masks/, and says what is "
+      "there, how many classes the masks hold, what is odd and what is broken. "
       "Changes nothing. Exit code 1 if something listed is missing or broken.",
       ROWS(check_options), "  segrun data check pets/\n", command_data_check },
     { "data preview", "FOLDER", 1, 1, "training pictures as a network sees them",
@@ -360,8 +365,12 @@ static const Command commands[] = {
     { "data synth", "FOLDER", 1, 1, "draw a small data set",
       "Draws pet-like pictures and their trimaps by rule, in the layout of the Oxford-IIIT Pet "
       "data "
-      "set, for demonstrations and tests.",
-      ROWS(synth_options), "  segrun data synth pets-small/ --count 64\n", command_data_synth },
+      "set, for demonstrations and tests; with --classes discs, squares, triangles and so on, and "
+      "their masks of class numbers.",
+      ROWS(synth_options),
+      "  segrun data synth pets-small/ --count 64\n"
+      "  segrun data synth shapes/ --count 400 --classes 4 --size 128\n",
+      command_data_synth },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

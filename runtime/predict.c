@@ -1,4 +1,5 @@
-/* `segrun predict`: masks for pictures of any size, and of folders of them (pictures.c).
+/* `segrun predict`: masks for pictures of any size, and of folders of them (pictures.c); of several
+ * classes they are written by predict_classes.c.
  *
  * Pictures go through in batches: decoded and resized as for training on all processors, run, and
  * the probabilities brought back to each picture's own size before they meet the threshold, so that
@@ -17,7 +18,7 @@ typedef struct {
     Image image;
     bool decoded;
     uint8_t *planes;             /* [3][H][W] at the model's size */
-    const float *probability;    /* [H][W] at the model's size */
+    const float *probability;    /* [H][W] at the model's size, or [K][H][W] */
     Error error;
 } Slot;
 
@@ -129,12 +130,26 @@ static bool make_folder(const Prediction *prediction, const Picture *picture,
     return made;
 }
 
+static void write_slot_classes(const Prediction *prediction, Slot *slot)
+{
+    predict_write_classes(&(ClassPicture){
+        .folder = prediction->options->output, .name = slot->picture->name, .image = &slot->image,
+        .probabilities = slot->probability, .classes = prediction->tensors.classes,
+        .width = prediction->width, .height = prediction->height,
+        .largest = prediction->options->largest }, &slot->error);
+    image_close(&slot->image);
+}
+
 static void write_slot(void *context, int index)
 {
     Prediction *prediction = context;
     Slot *slot = &prediction->slots[index];
     if (!slot->decoded)
         return;
+    if (prediction->tensors.classes > 1) {
+        write_slot_classes(prediction, slot);
+        return;
+    }
     size_t pixels = (size_t)slot->image.width * (size_t)slot->image.height;
     float *full = malloc(pixels * sizeof *full);
     uint8_t *grey = malloc(pixels);
@@ -161,6 +176,7 @@ static bool run_planes(Prediction *prediction, int n, float *probabilities, Erro
 static bool run_batch(Prediction *prediction, int n, Error *error)
 {
     size_t pixels = (size_t)prediction->width * (size_t)prediction->height;
+    size_t outputs = pixels * (size_t)prediction->tensors.classes;
     int good = 0;
     for (int i = 0; i < n; i++) {
         Slot *slot = &prediction->slots[i];
@@ -168,7 +184,7 @@ static bool run_batch(Prediction *prediction, int n, Error *error)
             continue;
         if (good != i)
             memmove(prediction->planes + 3 * pixels * (size_t)good, slot->planes, 3 * pixels);
-        slot->probability = prediction->probabilities + pixels * (size_t)good++;
+        slot->probability = prediction->probabilities + outputs * (size_t)good++;
     }
     if (good == 0)
         return true;
@@ -180,7 +196,8 @@ static bool run_batch(Prediction *prediction, int n, Error *error)
     mirror_rows(prediction->planes, prediction->planes, 3 * rows, prediction->width);
     if (!run_planes(prediction, good, prediction->mirrored, error))
         return false;
-    add_mirrored(prediction->probabilities, prediction->mirrored, rows, prediction->width);
+    add_mirrored(prediction->probabilities, prediction->mirrored,
+                 prediction->tensors.classes * rows, prediction->width);
     return true;
 }
 
@@ -257,14 +274,26 @@ static bool allocate(Prediction *prediction, Error *error)
     prediction->height = (int)image->dims[1];
     prediction->width = (int)image->dims[2];
     size_t values = (size_t)image->dims[1] * (size_t)image->dims[2] * (size_t)options->batch;
+    size_t outputs = values * (size_t)prediction->tensors.classes;
     prediction->slots = calloc((size_t)options->batch, sizeof *prediction->slots);
     prediction->planes = malloc(3 * values);
-    prediction->probabilities = malloc(values * sizeof(float));
+    prediction->probabilities = malloc(outputs * sizeof(float));
     if (mirrors(options))
-        prediction->mirrored = malloc(values * sizeof(float));
+        prediction->mirrored = malloc(outputs * sizeof(float));
     return (prediction->slots && prediction->planes && prediction->probabilities
             && (!mirrors(options) || prediction->mirrored))
         || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a batch");
+}
+
+/* What the numbers in the masks stand for. */
+static void say_class_colours(Prediction *prediction, const char *names)
+{
+    for (int k = 0; names && prediction->tensors.classes > 1 && *names; k++) {
+        int length = (int)strcspn(names, "\n");
+        progress_say(&prediction->session.progress, "class  %3d %.*s, #%06x", k, length, names,
+                     class_colour(k));
+        names += length + (names[length] == '\n');
+    }
 }
 
 static bool read_weights(Prediction *prediction, Error *error)
@@ -273,6 +302,7 @@ static bool read_weights(Prediction *prediction, Error *error)
     if (!file)
         return false;
     prediction->threshold = threshold_of(prediction->options, file);
+    say_class_colours(prediction, checkpoint_value(file, "classes"));
     safetensors_close(file);
     return true;
 }
@@ -290,12 +320,11 @@ static bool prepare(Prediction *prediction, Error *error)
     if (!session_open(session, options, error)
         || !session_tensors(session, "predict", false, &prediction->tensors, error))
         return false;
-    const PlanTensor *image = prediction->tensors.image, *output = prediction->tensors.output;
-    if (!output || output->dims[1] != image->dims[1] || output->dims[2] != image->dims[2])
+    if (!prediction->tensors.output)
         return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
                     "%s: the model has no output [1, H, W] of the input's size",
                     session->plan_path);
-    return read_weights(prediction, error) && folder_make(options->output, error)
+    return check_threshold(options, &prediction->tensors, error) && read_weights(prediction, error) && folder_make(options->output, error)
         && session_device(session, "predict", (int)options->batch, error)
         && allocate(prediction, error) && session_build(session, error)
         && weights_upload(&prediction->weights, session->executor, error);

@@ -81,10 +81,13 @@ int command_data_preview(const Options *options)
     with.data = options->operands[0];
     progress_open(&session.progress, stderr, options->quiet);
     const PlanTensor image = { .dims = { 3, options->size, options->size } };
+    const bool third = outline_of(options->outline) == OUTLINE_CLASS;
+    const ProgramTensors tensors = { .image = &image,
+                                     .classes = third ? 3 : (int)options->classes };
     bool fine = augment_parse(options->augment, &checked, &error);
     Dataset *data = fine ? session_dataset(&session, SPLITS_TRAINING,
-                                           strcmp(options->outline, "background") == 0,
-                                           (int)options->count, &image, &error)
+                                           outline_of(options->outline), (int)options->count,
+                                           &tensors, &error)
                          : NULL;
     fine = data && preview(&with, data, &error);
     progress_clear(&session.progress);

@@ -42,7 +42,7 @@ static void override_recipe(const Options *options, RunState *state)
 {
     const RecipeItem *items;
     bool restarts = false;
-    int outline = state->outline_background;
+    int outline = state->outline;
     for (int i = 0, n = recipe_items(&items); i < n; i++) {
         char was[ITEM_BYTES], is[ITEM_BYTES];
         if (!option_given(options, items[i].option))
@@ -57,7 +57,7 @@ static void override_recipe(const Options *options, RunState *state)
             fprintf(stderr, "resume: --%s %s from the command line; the checkpoint had %s\n",
                     items[i].option, is, was);
     }
-    if (state->outline_background != outline)
+    if (state->outline != outline)
         fprintf(stderr, "segrun: warning: with another --outline rule Dice cannot be compared "
                         "with the epochs before\n");
     if (state->batch_in_epoch > 0 && restarts) {

@@ -126,6 +126,65 @@ static double metric_threshold(const PlanProgram *program)
     return 0.5;
 }
 
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n > m && strcmp(name + n - m, end) == 0;
+}
+
+/* The metric of several classes is three results: NAME, NAME.predicted and NAME.true. */
+static void find_class_metric(const PlanProgram *program, ProgramTensors *found)
+{
+    size_t length = 0;
+    for (int i = 0; i < program->n_tensors; i++) {
+        const PlanTensor *tensor = &program->tensors[i];
+        if (tensor->role == ROLE_METRIC && ends_with(tensor->name, ".predicted")) {
+            found->predicted = tensor;
+            length = strlen(tensor->name) - strlen(".predicted");
+        }
+    }
+    for (int i = 0; found->predicted && i < program->n_tensors; i++) {
+        const PlanTensor *tensor = &program->tensors[i];
+        if (tensor->role != ROLE_METRIC || tensor->dims[0] != found->predicted->dims[0]
+            || strncmp(tensor->name, found->predicted->name, length) != 0)
+            continue;
+        if (!tensor->name[length])
+            found->metric = tensor;
+        else if (strcmp(tensor->name + length, ".true") == 0)
+            found->truth = tensor;
+    }
+    found->classes = found->metric && found->truth ? (int)found->metric->dims[0] : 1;
+}
+
+/* Of the picture's size, with so many channels, or with several. */
+static const PlanTensor *find_output(const PlanProgram *program, const PlanTensor *image,
+                                     int64_t least, int64_t most)
+{
+    for (int i = 0; image && i < program->n_tensors; i++) {
+        const PlanTensor *tensor = &program->tensors[i];
+        if (tensor->role == ROLE_OUTPUT && tensor->dims[0] >= least && tensor->dims[0] <= most
+            && tensor->dims[1] == image->dims[1] && tensor->dims[2] == image->dims[2])
+            return tensor;
+    }
+    return NULL;
+}
+
+/* How many classes the plan tells apart says its metric, or else what it gives out. */
+static void find_classes(const Session *session, const PlanProgram *program,
+                         ProgramTensors *found)
+{
+    const PlanProgram *scored = plan_program(session->target, "evaluate");
+    ProgramTensors metric = { 0 };
+    find_class_metric(program, found);
+    find_class_metric(scored ? scored : program, &metric);
+    found->classes = metric.classes;
+    found->output = find_output(program, found->image, metric.classes, metric.classes);
+    if (found->classes > 1 || found->output)
+        return;
+    found->output = find_output(program, found->image, 2, MOST_CLASSES);
+    found->classes = found->output ? (int)found->output->dims[0] : 1;
+}
+
 static int count_role(const PlanProgram *program, PlanRole role)
 {
     int n = 0;
@@ -146,11 +205,12 @@ bool session_tensors(const Session *session, const char *name, bool needs_mask,
         .name = name,
         .image = find_role(program, ROLE_INPUT, 3),
         .mask = find_role(program, ROLE_TARGET, 1),
-        .output = find_role(program, ROLE_OUTPUT, 1),
         .loss = find_role(program, ROLE_LOSS, 0),
-        .metric = find_role(program, ROLE_METRIC, 5),
         .threshold = metric_threshold(program),
     };
+    find_classes(session, program, found);
+    if (found->classes == 1)
+        found->metric = find_role(program, ROLE_METRIC, 5);
     static const char hint[] =
         "segrun feeds one `input image : u8[3, H, W]` and one `target mask : u8[1, H, W]`";
     if (!found->image || count_role(program, ROLE_INPUT) != 1 || found->image->type != PLAN_U8)
@@ -169,10 +229,66 @@ bool session_tensors(const Session *session, const char *name, bool needs_mask,
         return fail(error, EXIT_USER,
                     "add a line such as `loss binary_cross_entropy(probability, mask)`",
                     "%s: %s: the model has no loss", path, name);
-    if (found->output && (found->output->dims[1] != found->mask->dims[1]
-                          || found->output->dims[2] != found->mask->dims[2]))
-        found->output = NULL;
     return true;
+}
+
+/* ---- the metric ------------------------------------------------------------------------------ */
+
+enum { SUMS = 5 };           /* of dice_sums, a picture */
+
+int metric_numbers(const ProgramTensors *tensors)
+{
+    return tensors->classes > 1 ? 3 * tensors->classes : SUMS;
+}
+
+bool metric_read(Executor *executor, const ProgramTensors *tensors, int batch, float *numbers,
+                 Error *error)
+{
+    const PlanTensor *parts[] = { tensors->metric, tensors->predicted, tensors->truth };
+    const int n = tensors->classes > 1 ? 3 : 1;
+    for (int i = 0; i < n; i++)
+        if (!executor_read(executor, tensors->name, parts[i]->name,
+                           numbers + (int64_t)i * batch * tensors->classes, batch, error))
+            return false;
+    return true;
+}
+
+void metric_counts(const ProgramTensors *tensors, const float *numbers, int batch, int picture,
+                   ClassCount *counts)
+{
+    const int64_t classes = tensors->classes, part = batch * classes;
+    for (int64_t k = 0; k < classes; k++) {
+        const float *at = numbers + picture * classes + k;
+        counts[k] = (ClassCount){ (int64_t)at[0], (int64_t)at[part], (int64_t)at[2 * part] };
+    }
+}
+
+double metric_dice(const ProgramTensors *tensors, const float *numbers, int batch, int picture)
+{
+    if (tensors->classes == 1) {
+        const float *sums = numbers + SUMS * picture;
+        return dice_of((double)sums[0], (double)sums[1], (double)sums[2]);
+    }
+    ClassCount counts[MOST_CLASSES];
+    double dice, iou;
+    metric_counts(tensors, numbers, batch, picture, counts);
+    score_classes(counts, tensors->classes, &dice, &iou);
+    return dice;
+}
+
+bool check_threshold(const Options *options, const ProgramTensors *tensors, Error *error)
+{
+    return tensors->classes == 1 || !option_given(options, "threshold")
+        || fail(error, EXIT_USAGE, "leave it out: of several classes the most probable one counts",
+                "--threshold is for networks with one class; this one has %d", tensors->classes);
+}
+
+/* ---- the data set ---------------------------------------------------------------------------- */
+
+Outline outline_of(const char *word)
+{
+    return !word || strcmp(word, "foreground") == 0 ? OUTLINE_FOREGROUND
+         : strcmp(word, "background") == 0          ? OUTLINE_BACKGROUND : OUTLINE_CLASS;
 }
 
 Split split_of(const char *name)
@@ -182,14 +298,15 @@ Split split_of(const char *name)
                                         : SPLIT_TEST;
 }
 
-Dataset *session_dataset(Session *session, unsigned splits, bool outline_background, int limit,
-                         const PlanTensor *image, Error *error)
+Dataset *session_dataset(Session *session, unsigned splits, Outline outline, int limit,
+                         const ProgramTensors *tensors, Error *error)
 {
     const Options *options = session->options;
+    const PlanTensor *image = tensors->image;
     bool no_cache = options->cache && strcmp(options->cache, "none") == 0;
     DatasetOptions wanted = {
         .height = (int)image->dims[1], .width = (int)image->dims[2], .splits = splits,
-        .outline_background = outline_background,
+        .outline = outline, .classes = tensors->classes,
         .skip_bad = strcmp(options->on_bad, "skip") == 0, .limit = limit,
         .workers = (int)options->workers, .no_cache = no_cache,
         .cache_folder = no_cache ? NULL : options->cache,
@@ -207,4 +324,62 @@ Dataset *session_dataset(Session *session, unsigned splits, bool outline_backgro
                  "segrun data check %.200s lists all that is broken; --on-bad skip leaves it out",
                  options->data);
     return data;
+}
+
+/* ---- its classes ----------------------------------------------------------------------------- */
+
+/* pixels[VOID_CLASS] too. */
+static bool count_pixels(Dataset *data, int64_t pixels[256], Error *error)
+{
+    const int64_t plane = (int64_t)dataset_width(data) * dataset_height(data);
+    for (int i = 0; i < dataset_count(data, SPLIT_TRAIN); i++) {
+        const uint8_t *image, *mask;
+        if (!dataset_load(data, SPLIT_TRAIN, i, &image, &mask, error))
+            return false;
+        for (int64_t at = 0; at < plane; at++)
+            pixels[mask[at]]++;
+    }
+    return true;
+}
+
+bool say_classes(Progress *progress, Dataset *data, int classes, Error *error)
+{
+    int64_t pixels[256] = { 0 }, all = 0;
+    char line[256] = "";
+    size_t length = 0;
+    if (!count_pixels(data, pixels, error))
+        return false;
+    for (int k = 0; k < 256; k++)
+        all += pixels[k];
+    for (int k = 0; k < classes; k++) {
+        char item[100];
+        int n = snprintf(item, sizeof item, "%s %.1f %%", dataset_class(data, k),
+                         100 * (double)pixels[k] / (double)(all ? all : 1));
+        if (length && length + (size_t)n > 70) {
+            progress_say(progress, "       %s,", line);
+            length = 0;
+        }
+        length += (size_t)snprintf(line + length, sizeof line - length, "%s%s",
+                                   length ? ", " : "", item);
+    }
+    progress_say(progress, "       %s%s", line, pixels[VOID_CLASS] ? "; the rest has no class" : "");
+    for (int k = 0; k < classes; k++)
+        if (pixels[k] == 0)
+            fprintf(stderr, "segrun: warning: no pixel of the train split is %s (class %d)\n",
+                    dataset_class(data, k), k);
+    return true;
+}
+
+void join_class_names(const Dataset *data, int classes, char text[])
+{
+    size_t length = 0;
+    text[0] = '\0';
+    for (int k = 0; classes > 1 && k < classes; k++) {
+        const char *name = dataset_class(data, k);
+        if (length + strlen(name) + 2 > ITEM_BYTES) {
+            text[0] = '\0';
+            return;
+        }
+        length += (size_t)snprintf(text + length, ITEM_BYTES - length, "%s%s", k ? "\n" : "", name);
+    }
 }

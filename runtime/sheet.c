@@ -3,8 +3,8 @@
  *
  * A row of the sheet is three bands: pictures, true masks, predicted masks. In the predicted mask,
  * white is pet that was found, red is pet that was missed, blue is background that was taken for
- * pet; so a sheet shows where a network errs and not only how much. Cells are at most 160 pixels
- * wide.
+ * pet; so a sheet shows where a network errs and not only how much. Of several classes both masks
+ * have the classes' colours. Cells are at most 160 pixels wide.
  */
 #include "commands.h"
 
@@ -21,6 +21,7 @@ struct Sheet {
     double scale;                /* to a cell */
     int cell_height, cell_width;
     int n;                       /* pictures so far */
+    int classes;
 };
 
 static void show_text(cairo_t *cairo, double x, double y, double size, const char *text)
@@ -47,7 +48,26 @@ static void show_short(cairo_t *cairo, double x, double y, double width, const c
     cairo_show_text(cairo, shown);
 }
 
-Sheet *sheet_open(const char *title, int n_pictures, int height, int width)
+/* Squares in the classes' colours with their names, as many as there is room for. */
+static void show_classes(cairo_t *cairo, double width, int classes, const char *const *names)
+{
+    double x = GAP;
+    cairo_text_extents_t extents;
+    for (int k = 0; k < classes && x < width - 40; k++) {
+        uint32_t colour = class_colour(k);
+        cairo_set_source_rgb(cairo, (colour >> 16) / 255.0, (colour >> 8 & 255) / 255.0,
+                             (colour & 255) / 255.0);
+        cairo_rectangle(cairo, x, 28, 10, 10);
+        cairo_fill(cairo);
+        cairo_set_source_rgb(cairo, 0.35, 0.35, 0.35);
+        show_text(cairo, x + 14, 37, 11, names[k]);
+        cairo_text_extents(cairo, names[k], &extents);
+        x += 14 + extents.x_advance + 14;
+    }
+}
+
+Sheet *sheet_open(const char *title, int n_pictures, int height, int width, int classes,
+                  const char *const *names)
 {
     Sheet *sheet = calloc(1, sizeof *sheet);
     if (!sheet)
@@ -77,8 +97,25 @@ Sheet *sheet_open(const char *title, int n_pictures, int height, int width)
     cairo_set_source_rgb(sheet->cairo, 0.1, 0.1, 0.1);
     show_text(sheet->cairo, GAP, 19, 15, title);
     cairo_set_source_rgb(sheet->cairo, 0.35, 0.35, 0.35);
-    show_text(sheet->cairo, GAP, 37, 11,
-              "predicted: white pet found, red pet missed, blue background taken for pet");
+    sheet->classes = classes;
+    if (classes > 1)
+        show_classes(sheet->cairo, total_width, classes, names);
+    else
+        show_text(sheet->cairo, GAP, 37, 11,
+                  "predicted: white pet found, red pet missed, blue background taken for pet");
+    return sheet;
+}
+
+Sheet *sheet_of(const Dataset *data, const ProgramTensors *tensors, const char *title,
+                int n_pictures, Error *error)
+{
+    const char *names[MOST_CLASSES];
+    for (int k = 0; k < tensors->classes && tensors->classes > 1; k++)
+        names[k] = dataset_class(data, k);
+    Sheet *sheet = sheet_open(title, n_pictures, (int)tensors->image->dims[1],
+                              (int)tensors->image->dims[2], tensors->classes, names);
+    if (!sheet)
+        fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the sheet");
     return sheet;
 }
 
@@ -114,7 +151,7 @@ static void draw_cell(Sheet *sheet, const uint32_t *pixels, double x, double y)
 }
 
 void sheet_add(Sheet *sheet, const char *name, const uint8_t *image, const uint8_t *mask,
-               const float *probability, double threshold, double dice)
+               const uint8_t *predicted, double dice)
 {
     size_t pixels = (size_t)sheet->height * (size_t)sheet->width;
     uint32_t *colours = malloc(3 * pixels * sizeof *colours);
@@ -123,8 +160,10 @@ void sheet_add(Sheet *sheet, const char *name, const uint8_t *image, const uint8
     for (size_t i = 0; i < pixels; i++) {
         colours[i] =
             (uint32_t)image[i] << 16 | (uint32_t)image[pixels + i] << 8 | image[2 * pixels + i];
-        colours[pixels + i] = mask[i] ? 0xffffff : 0x101010;
-        colours[2 * pixels + i] = error_colour(mask[i] != 0, (double)probability[i] >= threshold);
+        colours[pixels + i] = sheet->classes > 1 ? class_colour(mask[i])
+                            : mask[i]            ? 0xffffff : 0x101010;
+        colours[2 * pixels + i] = sheet->classes > 1 ? class_colour(predicted[i])
+                                                     : error_colour(mask[i] != 0, predicted[i] != 0);
     }
     int column = sheet->n % COLUMNS, row = sheet->n / COLUMNS;
     double x = LEFT + column * (sheet->cell_width + GAP);

@@ -85,11 +85,10 @@ static bool begin_sheet(Training *training, EvaluateOptions *wanted, Error *erro
     int count = dataset_count(training->data, SPLIT_VALID);
     wanted->sheet_pictures = count < PICTURES ? count : PICTURES;
     wanted->threshold = training->tensors.threshold;
-    wanted->sheet = sheet_open("valid", wanted->sheet_pictures,
-                               (int)training->tensors.image->dims[1],
-                               (int)training->tensors.image->dims[2]);
+    wanted->sheet = sheet_of(training->data, &training->tensors, "valid", wanted->sheet_pictures,
+                             error);
     training->sheet = wanted->sheet;
-    return training->sheet || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for a sheet");
+    return training->sheet != NULL;
 }
 
 static void end_sheet(Training *training)
@@ -278,8 +277,8 @@ static uint64_t names_key(const Dataset *data)
 static bool open_data(Training *training, Error *error)
 {
     RunState *state = &training->state;
-    training->data = session_dataset(&training->session, SPLITS_TRAINING, state->outline_background,
-                                     (int)state->limit, training->tensors.image, error);
+    training->data = session_dataset(&training->session, SPLITS_TRAINING, (Outline)state->outline,
+                                     (int)state->limit, &training->tensors, error);
     if (!training->data)
         return false;
     int train = dataset_count(training->data, SPLIT_TRAIN);
@@ -302,6 +301,7 @@ static bool open_data(Training *training, Error *error)
         run_state_begin_epoch(state);
     }
     state->data_key = key;
+    join_class_names(training->data, training->tensors.classes, state->class_names);
     return true;
 }
 
@@ -333,7 +333,7 @@ static void say_recipe(Progress *progress, const RunState *state)
         progress_say(progress, "       augmentation %s", state->augment);
 }
 
-static void say_start(Training *training)
+static bool say_start(Training *training, Error *error)
 {
     const RunState *state = &training->state;
     const Plan *plan = training->session.plan;
@@ -348,18 +348,23 @@ static void say_start(Training *training)
                  count_text, training->tensors.image->dims[1], training->tensors.image->dims[2]);
     if (*plan->options)
         progress_say(progress, "made   segc %s", plan->options);
-    const char *rule = folders_are_general(training->options->data) ? "masks count where they are not 0"
-                     : state->outline_background ? "the outline counts as background"
-                                                 : "the outline counts as pet";
+    const bool several = training->tensors.classes > 1;
+    const char *rule = several ? "of several classes"
+                     : folders_are_general(training->options->data) ? "masks count where they are not 0"
+                     : state->outline == OUTLINE_BACKGROUND ? "the outline counts as background"
+                                                            : "the outline counts as pet";
     progress_say(progress, "data   %s: %d train, %d valid; %s", training->options->data,
                  dataset_count(training->data, SPLIT_TRAIN),
                  dataset_count(training->data, SPLIT_VALID), rule);
+    if (several && !say_classes(progress, training->data, training->tensors.classes, error))
+        return false;
     say_recipe(progress, state);
     progress_say(progress, "saves  %s/", training->folder);
     if (training->options->resume)
         progress_say(progress, "resume %s: %d epoch%s and %" PRId64 " batch%s done",
                      training->options->resume, state->epoch, plural(state->epoch),
                      state->batch_in_epoch, state->batch_in_epoch == 1 ? "" : "es");
+    return true;
 }
 
 /* A checkpoint fits any plan with the same names and shapes; only the same text gives the same
@@ -433,7 +438,8 @@ static bool choose_batch(Training *training, Error *error)
 static bool allocate_batch(Training *training, Error *error)
 {
     size_t batch = (size_t)training->state.batch;
-    training->sums = calloc(batch * SUMS, sizeof *training->sums);
+    training->sums = calloc(batch * (size_t)metric_numbers(&training->tensors),
+                            sizeof *training->sums);
     training->samples = calloc(batch, sizeof *training->samples);
     training->flipped = calloc(batch, sizeof *training->flipped);
     return (training->sums && training->samples && training->flipped)
@@ -451,8 +457,7 @@ static bool prepare(Training *training, Error *error)
         || !choose_batch(training, error) || !open_data(training, error)
         || !allocate_batch(training, error))
         return false;
-    say_start(training);
-    bool loaded = session_build(session, error)
+    bool loaded = say_start(training, error) && session_build(session, error)
                && (training->weights.parameters
                        ? weights_upload(&training->weights, session->executor, error)
                        : executor_initialise(session->executor, training->state.seed, error));

@@ -5,8 +5,6 @@
 #include "commands.h"
 #include "trace.h"
 
-enum { SUMS = 5 };           /* numbers of the metric, a picture */
-
 typedef struct {
     const Options *options;
     Session session;

@@ -141,16 +141,13 @@ static bool finish_step(Training *training, const Loader *loader, const Batch *b
     const ProgramTensors *tensors = &training->tensors;
     float loss;
     if (!executor_read(executor, "train", tensors->loss->name, &loss, batch->n, error)
-        || !executor_read(executor, "train", tensors->metric->name, training->sums, batch->n,
-                          error))
+        || !metric_read(executor, tensors, batch->n, training->sums, error))
         return false;
     if (!isfinite(loss))
         return not_finite(training, loader, batch, (double)loss, error);
     state->loss_sum += (double)loss * batch->n;
-    for (int i = 0; i < batch->n; i++) {
-        const float *sums = training->sums + SUMS * i;
-        state->dice_sum += dice_of((double)sums[0], (double)sums[1], (double)sums[2]);
-    }
+    for (int i = 0; i < batch->n; i++)
+        state->dice_sum += metric_dice(tensors, training->sums, batch->n, i);
     state->pictures += batch->n;
     state->batch_in_epoch = batch->index + 1;
     state->step += window_of(training, loader, batch->index).last == batch->index;

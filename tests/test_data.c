@@ -195,7 +195,7 @@ static void test_splits(void)
 static int mask_sum(bool outline_background)
 {
     DatasetOptions wanted = options();
-    wanted.outline_background = outline_background;
+    wanted.outline = outline_background ? OUTLINE_BACKGROUND : OUTLINE_FOREGROUND;
     wanted.splits = 1 << SPLIT_TEST;
     Error error;
     int sum = 0, others = 0;

@@ -121,7 +121,7 @@ static bool pet_hashes(const char *name, int size, uint64_t want_image, uint64_t
     Error error;
     snprintf(image_path, sizeof image_path, PETS "/images/%s.jpg", name);
     snprintf(trimap_path, sizeof trimap_path, PETS "/annotations/trimaps/%s.png", name);
-    if (!sample_decode(image_path, trimap_path, size, size, false, image, mask, &error)) {
+    if (!sample_decode(image_path, trimap_path, size, size, MASK_TRIMAP, 1, image, mask, &error)) {
         printf("%s\n", error.text);
         return false;
     }

@@ -408,6 +408,7 @@ bool evaluation_score(Evaluation *, Split, Sheet *, int sheet_pictures, Error *)
 /* A sheet with that title of scores[first..first + count); NULL after an error. */
 Sheet *evaluation_sheet(Evaluation *, const char *title, int first, int count, Error *);
 void evaluation_close(Evaluation *);
+const char *outline_word(Outline);       /* as in --outline */
 /* "test split, 149 pictures, outline counts as pet, threshold 0.5" */
 void evaluation_describe(const Evaluation *, FILE *);
 /* From dice_sums' five numbers. */

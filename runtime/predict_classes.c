@@ -50,6 +50,14 @@ static void tint(uint8_t *rgb, const uint8_t *mask, int width, int height)
         }
 }
 
+static bool path_of(const ClassPicture *picture, const char *kind, char path[PATH_MAX],
+                    Error *error)
+{
+    return snprintf(path, PATH_MAX, "%s/%s.%s.png", picture->folder, picture->name, kind) < PATH_MAX
+        || fail(error, EXIT_USER, "use a shorter name",
+                "cannot write %.200s...: the name is too long", path);
+}
+
 static bool write_files(const ClassPicture *picture, const float *best, const uint8_t *mask,
                         uint8_t *grey, Error *error)
 {
@@ -60,14 +68,13 @@ static bool write_files(const ClassPicture *picture, const float *best, const ui
         float p = best[i] < 0 ? 0 : best[i] > 1 ? 1 : best[i];
         grey[i] = (uint8_t)(p * 255 + 0.5f);
     }
-    snprintf(path, sizeof path, "%s/%s.probability.png", picture->folder, picture->name);
-    if (!image_write_png(path, grey, width, height, 1, error))
-        return false;
-    snprintf(path, sizeof path, "%s/%s.mask.png", picture->folder, picture->name);
-    if (!image_write_classes(path, mask, width, height, error))
+    if (!path_of(picture, "probability", path, error)
+        || !image_write_png(path, grey, width, height, 1, error)
+        || !path_of(picture, "mask", path, error)
+        || !image_write_classes(path, mask, width, height, error)
+        || !path_of(picture, "overlay", path, error))
         return false;
     tint(picture->image->pixels, mask, width, height);
-    snprintf(path, sizeof path, "%s/%s.overlay.png", picture->folder, picture->name);
     return image_write_png(path, picture->image->pixels, width, height, 3, error);
 }
 

@@ -22,7 +22,7 @@ enum {
     WINOGRAD_GROUP_PIXELS = 200,   /* cost of a group of tiles, in input pixels */
     WINOGRAD_LEAST_TILES = 32,
     WINOGRAD_MOST_TILES = 48,
-    LARGE_WEIGHT_BYTES = 2 << 20,     /* transformed: more are not packed */
+    LARGE_WEIGHT_BYTES = 3 << 20,     /* transformed: more are not packed */
     LARGE_CHUNK_BYTES = 12 << 20,     /* transformed tiles */
     LARGE_MOST_CHUNK_BYTES = 64 << 20, /* of maps that are very wide */
     LARGE_LEAST_TILES = 64,

@@ -29,7 +29,7 @@ typedef struct {
     int inner;                  /* runs in one timing: short programs are timed several at once */
     double *times;              /* seconds a run, of each timing */
     double *step_times;         /* seconds of each of the program's steps; NULL: no profile */
-    double *run_times;          /* the same of each of the profile's (last) runs */
+    double *run_times;          /* the same of each of the profile's runs */
     double run_begins[BENCH_PROFILE_RUNS], run_seconds[BENCH_PROFILE_RUNS];
     double flops, bytes;        /* of a run; without the steps that it needs once only */
     double memory;              /* bytes on the device */
@@ -55,8 +55,8 @@ typedef struct {
  * batch. */
 bool bench_add(Bench *, const char *path, const Plan *, Executor *, const char *program, Error *);
 bool bench_measure(Bench *, Error *);
-/* The steps' times: the least of so many runs, the plans in turn; what disturbs a step makes it
- * longer. bench_measure does it where it is to profile. */
+/* The times of the steps in so many runs, the plans in turn; step_times is the least: what disturbs
+ * a step makes it longer. bench_measure does it where it is to profile. */
 bool bench_profile(Bench *, int runs, Error *);
 void bench_close(Bench *);
 

@@ -145,14 +145,16 @@ static bool time_plans(Bench *bench, Error *error)
 static bool profile_run(const Bench *bench, BenchPlan *plan, int number, Error *error)
 {
     int n = plan->program->n_steps;
-    int place = number % BENCH_PROFILE_RUNS;
-    double *kept = plan->run_times + (size_t)place * (size_t)n;
+    double *kept = plan->run_times + (size_t)number * (size_t)n, begin = now(), seconds;
     executor_profile(plan->executor, true);
-    plan->run_begins[place] = now();
-    bool fine = run(bench, plan, 1, &plan->run_seconds[place], error);
+    bool fine = run(bench, plan, 1, &seconds, error);
     executor_profile(plan->executor, false);
     if (!fine)
         return false;
+    if (number < BENCH_PROFILE_RUNS) {
+        plan->run_begins[number] = begin;
+        plan->run_seconds[number] = seconds;
+    }
     if (n > 0)
         memcpy(kept, executor_step_times(plan->executor), (size_t)n * sizeof *kept);
     for (int i = 0; i < n; i++)
@@ -160,11 +162,11 @@ static bool profile_run(const Bench *bench, BenchPlan *plan, int number, Error *
     return true;
 }
 
-static bool profile_memory(BenchPlan *plan, Error *error)
+static bool profile_memory(BenchPlan *plan, int runs, Error *error)
 {
     size_t n = (size_t)plan->program->n_steps + 1;
     plan->step_times = calloc(n, sizeof *plan->step_times);
-    plan->run_times = calloc(BENCH_PROFILE_RUNS * n, sizeof *plan->run_times);
+    plan->run_times = calloc((size_t)runs * n, sizeof *plan->run_times);
     return (plan->step_times && plan->run_times)
         || fail(error, EXIT_ENVIRONMENT, "", "not enough memory for the profile");
 }
@@ -172,7 +174,7 @@ static bool profile_memory(BenchPlan *plan, Error *error)
 bool bench_profile(Bench *bench, int runs, Error *error)
 {
     for (int i = 0; i < bench->n_plans; i++)
-        if (!profile_memory(&bench->plans[i], error))
+        if (!profile_memory(&bench->plans[i], runs, error))
             return false;
     for (int k = 0; k < runs; k++) {
         for (int i = 0; i < bench->n_plans; i++)

@@ -206,7 +206,7 @@ static const Option tune_options[] = {
     COUNT('b', "batch", "2", 1, 65536, batch, "pictures in a step"),
     CHOICE(0, "program", "all|train|evaluate|predict", "all", program, "what is tuned"),
     TEXT('o', "output", "FILE", NULL, output, "of the cpu, required: the ways that were the fastest"),
-    COUNT('n', "runs", "9", 1, 1000, runs, "of the cpu: runs of each plan, the least of which count"),
+    COUNT('n', "runs", "9", 1, 1000, runs, "of the cpu: runs of each plan, in turn; the median counts"),
     COUNT('t', "threads", "0", 0, 4096, threads, "threads of the cpu device; 0: all processors"),
     { 's', "seed", OPTION_SEED, "N", "0", 0, 0, PLACE(seed), "of weights and inputs" },
     GPU_OPTIONS,

@@ -33,7 +33,7 @@ static bool tune(Session *session, const Options *options, Error *error)
     if (!session_open(session, options, error)
         || !session_device(session, every ? NULL : options->program, (int)options->batch, error))
         return false;
-    if (strcmp(device_target(session->device), "host") == 0)
+    if (strncmp(device_target(session->device), "host", 4) == 0)
         return session_build(session, error) && tune_ways(session, error);
     if (options->n_operands > 1 || options->output)
         return fail(error, EXIT_USAGE, "segrun tune PLAN -d cuda; the cache keeps what is found",

@@ -3,22 +3,26 @@
  * There the ways differ in their steps and in the memory they need (packed weights, transformed
  * tiles), so it is segc that has to choose. It makes plans of one model that take one way each
  * wherever that fits (segc --way); here they run in turn (A B C A B C ...), and of each convolution
- * all steps are timed, packing included, the least of several runs for each. What is written is a
- * text that `segc --tuned` follows: see compiler/tuned.c. The first plan's way stays where no other
- * is faster by more than machines waver.
+ * all steps are timed, packing included. Machines change their speed from second to second, so a way
+ * is held against the first plan's in the same turn, and the median of these ratios counts. What is
+ * written is a text that `segc --tuned` follows: see compiler/tuned.c. The first plan's way stays
+ * where no other is faster by more than timings waver.
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "bench.h"
 #include "commands.h"
 
-enum { WAY_BYTES = 32, LAYER_WIDTH = 52 };
-static const double LEAST_GAIN = 0.03;
+enum { WAY_BYTES = 32, LAYER_WIDTH = 52, MOST_RUNS = 1000 };
+static const double LEAST_GAIN = 0.03, MOST_OTHERS = 0.05;
 
-typedef struct { char way[WAY_BYTES]; double seconds; } Way;
+typedef struct { char way[WAY_BYTES]; double ratio; } Way; /* of its time to the first one's */
 typedef struct {
     const char *label;
+    double seconds;                      /* of the first plan's way */
     int n_ways; Way ways[BENCH_PLANS];   /* the first is the first plan's */
     int best;
 } Layer;
@@ -30,6 +34,40 @@ typedef struct {
     int n_plans;
     FILE *out;                  /* the text that is written */
 } Tuning;
+
+/* ---- who else computes ------------------------------------------------------------------------ */
+
+/* Seconds of all processors since the machine started; of them not idle, and not this process. */
+typedef struct { double all, others; } Load;
+
+static Load read_load(void)
+{
+    unsigned long long t[8] = { 0 }, all = 0; /* user nice system idle iowait irq softirq steal */
+    struct rusage own;
+    FILE *in = fopen("/proc/stat", "re");
+    if (in && fscanf(in, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1], &t[2], &t[3],
+                     &t[4], &t[5], &t[6], &t[7]) < 8)
+        memset(t, 0, sizeof t);
+    if (in)
+        fclose(in);
+    for (int i = 0; i < 8; i++)
+        all += t[i];
+    const double ticks = (double)sysconf(_SC_CLK_TCK);
+    getrusage(RUSAGE_SELF, &own);
+    return (Load){ (double)all / ticks, (double)(all - t[3] - t[4]) / ticks
+                       - (double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec)
+                       - 1e-6 * (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) };
+}
+
+static void warn_others(const Load *before)
+{
+    const Load now = read_load();
+    const double part = (now.others - before->others) / (now.all - before->all);
+    if (now.all > before->all && part > MOST_OTHERS)
+        fprintf(stderr, "segrun: warning: other programs used %.0f %% of this machine meanwhile; ways "
+                "whose threads wait for each other look slower then\nhint: tune again when it is "
+                "quiet, or give -t fewer threads\n", 100 * part);
+}
 
 /* ---- what was measured ----------------------------------------------------------------------- */
 
@@ -48,28 +86,28 @@ static bool read_way(const PlanTarget *target, const PlanStep *step, char way[WA
     return true;
 }
 
-/* Seconds of all steps of the groups whose convolution has this label; 0: there is none. */
-static double layer_seconds(const Bench *bench, const BenchPlan *plan, const char *label,
-                            char way[WAY_BYTES])
+/* Seconds of all steps of the groups whose convolution has this label, added to one sum a run. */
+static void layer_seconds(const Bench *bench, const BenchPlan *plan, const char *label, int runs,
+                          double *seconds, char way[WAY_BYTES])
 {
     const PlanTarget *target = plan_target(plan->plan, device_target(bench->device));
     const PlanProgram *program = plan->program;
-    double seconds = 0;
     for (int i = 0; i < program->n_steps; i++) {
         if (strcmp(program->steps[i].label, label) != 0 || !read_way(target, &program->steps[i], way))
             continue;
-        for (int k = 0; k < program->n_steps; k++)
-            if (program->steps[k].group == program->steps[i].group)
-                seconds += plan->step_times[k];
+        for (int k = 0; k < program->n_steps * runs; k++)
+            if (program->steps[k % program->n_steps].group == program->steps[i].group)
+                seconds[k / program->n_steps] += plan->run_times[k];
     }
-    return seconds;
 }
 
-static bool measure_layer(const Bench *bench, Layer *layer, Error *error)
+static bool measure_layer(const Bench *bench, Layer *layer, int runs, Error *error)
 {
+    double first[MOST_RUNS] = { 0 };
     for (int p = 0; p < bench->n_plans; p++) {
+        double seconds[MOST_RUNS] = { 0 };
         char way[WAY_BYTES] = "";
-        const double seconds = layer_seconds(bench, &bench->plans[p], layer->label, way);
+        layer_seconds(bench, &bench->plans[p], layer->label, runs, seconds, way);
         if (!*way)
             return fail(error, EXIT_USER, "compile one model with segc --way, else with equal options",
                         "%s: it has no %s, as %s has", bench->plans[p].path, layer->label,
@@ -77,17 +115,21 @@ static bool measure_layer(const Bench *bench, Layer *layer, Error *error)
         int i = 0;
         while (i < layer->n_ways && strcmp(layer->ways[i].way, way) != 0)
             i++;
-        if (i == layer->n_ways) {
-            layer->ways[layer->n_ways].seconds = seconds;
-            strcpy(layer->ways[layer->n_ways++].way, way);
+        if (i < layer->n_ways)
+            continue;
+        for (int k = 0; k < runs; k++) {
+            first[k] = p ? first[k] : seconds[k];
+            seconds[k] /= first[k];
         }
-        if (seconds < layer->ways[i].seconds)
-            layer->ways[i].seconds = seconds;
-    }
-    for (int i = 1; i < layer->n_ways; i++)
-        if (layer->ways[i].seconds < layer->ways[layer->best].seconds)
+        if (p == 0)
+            layer->seconds = spread_of(first, runs).median;
+        layer->ways[i].ratio = spread_of(seconds, runs).median;
+        strcpy(layer->ways[i].way, way);
+        if (layer->ways[i].ratio < layer->ways[layer->best].ratio)
             layer->best = i;
-    if (layer->ways[layer->best].seconds > (1 - LEAST_GAIN) * layer->ways[0].seconds)
+        layer->n_ways++;
+    }
+    if (layer->ways[layer->best].ratio > 1 - LEAST_GAIN)
         layer->best = 0;
     return true;
 }
@@ -99,15 +141,15 @@ static void write_layer(FILE *out, const Bench *bench, const Layer *layer)
     fprintf(out, "%s %s %s %s\n#  ", bench->plans[0].program->name, device_target(bench->device),
             layer->ways[layer->best].way, layer->label);
     for (int i = 0; i < layer->n_ways; i++)
-        fprintf(out, " %s %.3f ms%s", layer->ways[i].way, 1e3 * layer->ways[i].seconds,
-                i + 1 < layer->n_ways ? "," : "\n");
+        fprintf(out, " %s %.3f ms%s", layer->ways[i].way,
+                1e3 * layer->seconds * layer->ways[i].ratio, i + 1 < layer->n_ways ? "," : "\n");
 }
 
 static void say_layer(const Layer *layer)
 {
     const Way *was = &layer->ways[0], *best = &layer->ways[layer->best];
     printf("  %-*.*s %14s %8.3f  %14s %8.3f\n", LAYER_WIDTH - 3, LAYER_WIDTH - 3, layer->label,
-           was->way, 1e3 * was->seconds, best->way, 1e3 * best->seconds);
+           was->way, 1e3 * layer->seconds, best->way, 1e3 * layer->seconds * best->ratio);
 }
 
 static bool choose_layers(const Tuning *tuning, const Bench *bench, Error *error)
@@ -126,7 +168,7 @@ static bool choose_layers(const Tuning *tuning, const Bench *bench, Error *error
             seen = strcmp(plan->program->steps[k].label, layer.label) == 0;
         if (seen)
             continue;
-        if (!measure_layer(bench, &layer, error))
+        if (!measure_layer(bench, &layer, (int)tuning->options->runs, error))
             return false;
         if (layer.n_ways == 1)
             continue;
@@ -135,8 +177,8 @@ static bool choose_layers(const Tuning *tuning, const Bench *bench, Error *error
             say_layer(&layer);
         n++;
         changed += layer.best > 0;
-        was += layer.ways[0].seconds;
-        best += layer.ways[layer.best].seconds;
+        was += layer.seconds;
+        best += layer.seconds * layer.ways[layer.best].ratio;
     }
     if (!tuning->options->quiet)
         printf("  %d of %d convolutions change; together %.3f ms, tuned %.3f\n", changed, n,
@@ -158,12 +200,15 @@ static bool tune_program(Tuning *tuning, const char *program, Error *error)
                     .tick = show_runs, .context = &first->progress };
     bool done = true;
     progress_start(&first->progress, 0);
+    const Load before = read_load();
     for (int i = 0; done && i < tuning->n_plans; i++) {
         const Session *session = i ? &tuning->others[i] : first;
         done = bench_add(&bench, session->plan_path, session->plan, session->executor, program, error);
     }
     done = done && bench_profile(&bench, (int)options->runs, error);
     progress_clear(&first->progress);
+    if (done)
+        warn_others(&before);
     done = done && choose_layers(tuning, &bench, error);
     bench_close(&bench);
     return done;

@@ -144,8 +144,8 @@ static void print_job(const Job *job, const Job *direct, int runs, double peak)
 static void time_layer(int threads, int64_t C, int64_t K, int64_t H, int64_t k, int64_t s, int64_t N)
 {
     const int64_t P = H / s, padding = (k - s + 1) / 2;
-    const ConvShape forward = {C, H, H, K, P, P, k, s, padding, 1, 1, false, true, false};
-    const ConvShape gradient = {K, P, P, C, H, H, k, s, padding, 1, 1, true, true, false};
+    const ConvShape forward = {C, H, H, K, P, P, k, s, padding, 1, 1, false, false, WAY_DIRECT};
+    const ConvShape gradient = {K, P, P, C, H, H, k, s, padding, 1, 1, true, false, WAY_DIRECT};
     static Job jobs[JOBS];
     const Way *ways = k == 3 && s == 1 ? ways_of_3x3 : ways_of_others;
     int n = 0;

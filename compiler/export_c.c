@@ -47,15 +47,17 @@ static const char *changed(Arena *arena, const char *text, int (*change)(int))
 
 static int unchanged(int c) { return c; }
 
-/* resnet34_unet -> Resnet34Unet */
-static const char *type_name(Arena *arena, const char *name)
+/* resnet34_unet -> Resnet34Unet; with an ending where the kernels may have such a type. */
+static const char *type_name(Arena *arena, const char *name, const char *prelude)
 {
     Text text = {.arena = arena};
     for (const char *at = name; *at; at++)
         if (*at != '_')
             text_printf(&text, "%c",
                         at == name || at[-1] == '_' ? toupper((unsigned char)*at) : *at);
-    return text.length ? text.text : "Network";
+    if (!text.length || strstr(prelude, text.text))
+        text_printf(&text, "Network");
+    return text.text;
 }
 
 static bool is_reserved(const char *name)
@@ -490,7 +492,7 @@ bool export_c(Compilation *c, const Plan *plan, const char *weights, const char 
     if (!e.program)
         bug("export: the plan has no program predict for the host");
     e.name = changed(c->arena, plan->model, unchanged);
-    e.type = type_name(c->arena, e.name);
+    e.type = type_name(c->arena, e.name, e.target->prelude);
     e.capital = changed(c->arena, plan->model, toupper);
     e.from = made_from(c, plan);
     e.numbers = arena_alloc(c->arena, (size_t)(e.target->n_kernels + 1) * sizeof *e.numbers);

@@ -1,6 +1,6 @@
 # segc --export-c on the command line: a trained network as plain C, the example with it, and what
 # goes wrong. tests/test_export_c.c compares the numbers.
-# sanitize: no
+# sanitize: yes
 . "$(dirname "$0")/common.sh"
 small_model
 small_data

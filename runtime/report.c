@@ -62,10 +62,12 @@ static bool choose_plan(ReportCommand *command, Error *error)
     }
     command->operands[0] = command->plan_path;
     command->options.operands = command->operands;
+    if (options->data && !options->weights && !run->has_best && !run->has_last)
+        return fail(error, EXIT_USER, "name weights with -m",
+                    "%s: no best and no last checkpoint to score", run->folder);
     if (!options->weights)
         command->options.weights = run->has_best ? run->files.best : run->files.last;
-    return !options->data || options->weights || run->has_best || run->has_last
-        || fail(error, EXIT_USER, "name weights with -m", "%s: no checkpoint to score", run->folder);
+    return true;
 }
 
 /* ---- scores ------------------------------------------------------------------------------------ */

@@ -37,6 +37,10 @@ mkdir away && cp -r run away/run
 cd away || exit 3
 fails 1 "a plan that is not there" "$segrun" report run --data ../pets
 cd ..
+mkdir bare && cp tiny.seg run/log.csv bare
+ok "a run without checkpoints" "$segrun" report bare -o p.html
+fails 1 "cannot be scored" "$segrun" report bare --data pets -o none.html
+says "and says why" "bare: no best and no last checkpoint to score"
 echo "model other {}" >run/tiny.seg
 fails 1 "a plan of another text is not run" "$segrun" report run --data pets -o other.html
 says "but asked for" "name the plan with --plan"

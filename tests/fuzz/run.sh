@@ -45,7 +45,7 @@ make_onnx() {
 
 # One small file of each kind and more.
 make_seeds() {
-    mkdir -p $found/{onnx,safetensors,plan,image,seg,config,list}/corpus
+    mkdir -p $found/{onnx,safetensors,plan,image,seg,config,list,run}/corpus
     cat >"$work/tiny.seg" <<'MODEL'
 model tiny {
     input  image : u8[3, 8, 8]
@@ -70,6 +70,9 @@ MODEL
     cp "$work"/run/recipe.json $found/config/corpus/ || return
     printf '{"epochs": 3, "lr": 1e-3, "quiet": true, "schedule": "cosine", "batch": "auto", "seed": 7}' \
         >$found/config/corpus/options.json
+    (printf 0 && cat "$work/run/log.csv") >$found/run/corpus/log &&
+        (printf 1 && cat "$work/run/recipe.json") >$found/run/corpus/recipe &&
+        (printf 2 && cat "$work/run/command.txt") >$found/run/corpus/command || return
     cp "$work"/pets/annotations/trainval.txt $found/list/corpus/ || return
     printf 'rotate=10@0.5,scale=0.2,crop=0.2,brightness=0.3,contrast=0.1,saturation=0.5@1' \
         >$found/list/corpus/augment
@@ -79,6 +82,7 @@ MODEL
 words() {
     case $1 in
     config) printf '"%s"\n' quiet data schedule batch seed lr config true false null cosine auto ;;
+    run) printf '"%s"\n' 1e999 -1e300 nan inf 0x1p9 1e20 , '<' '&' true null '{' '[' ;;
     list) printf '"%s"\n' rotate= scale= crop= brightness= contrast= saturation= none @ '#' ;;
     safetensors) printf '"%s"\n' F16 BF16 F32 F64 I64 U8 BOOL dtype shape data_offsets __metadata__ \
         '\\u0041' '\\ud83d\\ude00' '\\\\' optimizer. num_batches_tracked conv.weight conv.bias ;;

@@ -208,7 +208,13 @@ static void print_run(const SafeTensors *file, const RunState *state)
     }
     printf("\n");
     const char *threshold = checkpoint_value(file, "threshold");
-    if (threshold)
+    const char *classes = checkpoint_value(file, "classes");
+    for (int k = 0; classes && *classes; k++) {
+        int length = (int)strcspn(classes, "\n");
+        printf("%-12s%d %.*s\n", k ? "" : "classes", k, length, classes);
+        classes += length + (classes[length] == '\n');
+    }
+    if (threshold && !checkpoint_value(file, "classes"))
         printf("            a pixel is pet from a probability of %s\n", threshold);
     if (state->limit)
         printf("            only the first %" PRId64 " pictures of each split\n", state->limit);

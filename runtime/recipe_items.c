@@ -62,6 +62,14 @@ static int word_index(const char *words, const char *word, size_t length)
     }
 }
 
+static int count_words(const char *words)
+{
+    int n = 1;
+    for (; *words; words++)
+        n += *words == '|';
+    return n;
+}
+
 static void word_print(const char *words, int index, char text[ITEM_BYTES])
 {
     for (; index > 0; index--)
@@ -110,9 +118,9 @@ bool item_parse(const RecipeItem *item, const char *text, RunState *state)
     case ITEM_COUNT: *(int64_t *)place = strtoll(text, &end, 10); break;
     case ITEM_SEED: *(uint64_t *)place = strtoull(text, &end, 10); break;
     case ITEM_REAL: *(double *)place = strtod(text, &end); break;
-    case ITEM_CHOICE:   /* older files: flip 0 and 1; "adam beta1=0.9 ..." */
-        *(int *)place = strcmp(text, "0") == 0 ? 0 : strcmp(text, "1") == 0 ? 1
-                      : word_index(item->words, text, strcspn(text, " "));
+    case ITEM_CHOICE:   /* checkpoints: a number; older ones: "adam beta1=0.9 ..." */
+        *(int *)place = text[0] >= '0' && text[0] < '0' + count_words(item->words) && !text[1]
+                      ? text[0] - '0' : word_index(item->words, text, strcspn(text, " "));
         return *(int *)place >= 0;
     case ITEM_TEXT:
         snprintf(place, ITEM_BYTES, "%s", text);

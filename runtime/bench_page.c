@@ -1,5 +1,5 @@
-/* The page of `segrun bench --report`; its pictures are inline SVG. The table of kernels stands in the
- * page of `segrun report` as well.
+/* The page of `segrun bench --report`; its pictures are inline SVG. The table of kernels stands in
+ * the page of `segrun report` as well.
  */
 #include "bench_page.h"
 

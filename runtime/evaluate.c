@@ -57,7 +57,7 @@ typedef struct {
     bool from_metric;
     float *values;            /* of the metric or of the output, a batch */
     uint8_t *predicted;       /* of a picture: class numbers, or 0 and 1 */
-    uint8_t *mirrored_images; /* --tta flip: a batch's pictures, and what the network says of them */
+    uint8_t *mirrored_images; /* --tta flip: a batch's, and what the network says of them */
     float *mirrored;
     double batch_sums[3];     /* soft Dice: sum p*t, sum p, sum t of this batch */
     double loss, dice, iou, correct, all[3], soft;
@@ -311,14 +311,15 @@ bool evaluate_split(Session *session, Dataset *data, const EvaluateOptions *opti
     return scored;
 }
 
-/* ---- what eval and report share ---------------------------------------------------------------- */
+/* ---- what eval and report share -------------------------------------------------------------- */
 
 static void class_lines(const Scores *scores, ScoreLine lines[SCORE_LINES])
 {
     const ScoreLine all[SCORE_LINES] = {
         { "Dice", scores->dice, "a picture's mean over the classes in it or predicted; mean" },
         { "IoU", scores->iou, "likewise" },
-        { "Dice, classes", scores->dice_all, "2|A and B| / (|A|+|B|) over the set, mean of classes" },
+        { "Dice, classes", scores->dice_all, "2|A and B| / (|A|+|B|) over the set, mean of classes"
+        },
         { "IoU, classes", scores->iou_all, "|A and B| / |A or B| over the set, mean of classes" },
         { "pixel accuracy", scores->accuracy, "pixels that are right, of those with a class" },
         { "loss", scores->loss, "the model's, mean over pictures" },

@@ -1,6 +1,6 @@
 /* A page for a browser: one HTML file with its pictures in it, without scripts and without anything
- * from elsewhere. Every text from a file goes through put_html (canvas.h). Written in memory, then to
- * the disk in one piece.
+ * from elsewhere. Every text from a file goes through put_html (canvas.h). Written in memory, then
+ * to the disk in one piece.
  */
 #ifndef PAGE_H
 #define PAGE_H

@@ -1,8 +1,8 @@
 /* Which pictures a command line names, and what the results of each are called.
  *
  * A folder stands for the pictures in it and in the folders below; results mirror that tree. Hidden
- * files, files that are no pictures, and links to folders are passed over and counted: as such links
- * are not followed, none can lead in a circle. A picture that is reached twice is taken once.
+ * files, files that are no pictures, and links to folders are passed over and counted: as such
+ * links are not followed, none can lead in a circle. A picture that is reached twice is taken once.
  *
  * A name is the path below the folder, without the ending. Where two would be equal they keep their
  * ending (cat.jpg, cat.png); where that is not enough they get their folder's name in front, and at
@@ -26,7 +26,7 @@ typedef struct {
     bool tree;               /* a folder was named, not a picture */
 } Walk;
 
-/* ---- what is there ----------------------------------------------------------------------------- */
+/* ---- what is there --------------------------------------------------------------------------- */
 
 static bool no_memory(Error *error)
 {
@@ -209,7 +209,7 @@ static void drop_repeated(PictureList *list)
     qsort(list->pictures, (size_t)list->n, sizeof *list->pictures, by_number);
 }
 
-/* ---- names ------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 enum { KEEPS_ENDING = 1, HAS_ROOT = 2, MOST_LEVEL = KEEPS_ENDING | HAS_ROOT };
 
@@ -217,7 +217,8 @@ static bool make_name(Picture *picture)
 {
     const char *slash = strrchr(picture->path, '/'), *file = slash ? slash + 1 : picture->path;
     const char *dot = strrchr(file, '.');
-    bool whole = picture->level & KEEPS_ENDING || !dot || dot == file, root = picture->level & HAS_ROOT;
+    bool whole = picture->level & KEEPS_ENDING || !dot || dot == file;
+    bool root = picture->level & HAS_ROOT;
     int length = (int)(whole ? strlen(file) : (size_t)(dot - file));
     free(picture->name);
     if (asprintf(&picture->name, "%s%s%s%.*s", root ? picture->root : "",

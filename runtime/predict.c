@@ -117,7 +117,8 @@ static bool write_files(const Prediction *prediction, Slot *slot, float *full, u
 static bool make_folder(const Prediction *prediction, const Picture *picture,
                         const Picture *before, Error *error)
 {
-    const char *slash = strrchr(picture->name, '/'), *old = before ? strrchr(before->name, '/') : NULL;
+    const char *slash = strrchr(picture->name, '/');
+    const char *old = before ? strrchr(before->name, '/') : NULL;
     size_t length = slash ? (size_t)(slash - picture->name) : 0;
     if (!slash || (old && (size_t)(old - before->name) == length
                    && strncmp(before->name, picture->name, length) == 0))
@@ -324,7 +325,8 @@ static bool prepare(Prediction *prediction, Error *error)
         return fail(error, EXIT_USER, "add a line such as `output probability = sigmoid(logits)`",
                     "%s: the model has no output [1, H, W] of the input's size",
                     session->plan_path);
-    return check_threshold(options, &prediction->tensors, error) && read_weights(prediction, error) && folder_make(options->output, error)
+    return check_threshold(options, &prediction->tensors, error)
+        && read_weights(prediction, error) && folder_make(options->output, error)
         && session_device(session, "predict", (int)options->batch, error)
         && allocate(prediction, error) && session_build(session, error)
         && weights_upload(&prediction->weights, session->executor, error);

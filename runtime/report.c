@@ -1,9 +1,9 @@
-/* `segrun report RUN`: one page of a training run. Its folder gives the recipe, the command lines, the
- * curves and the log; with a data set the network is scored, and its best and worst pictures drawn;
- * with a plan the kernels of a training step are timed.
+/* `segrun report RUN`: one page of a training run. Its folder gives the recipe, the command lines,
+ * the curves and the log; with a data set the network is scored, and its best and worst pictures
+ * drawn; with a plan the kernels of a training step are timed.
  *
- * What a section needs and is not there leaves it out; what is there and cannot be read is an error,
- * and no page is written. A plan is run, so its name is never taken from what a run's files say: it
+ * A section whose file is not there is left out; what is there and cannot be read is an error, and
+ * no page is written. A plan is run, so its name is never taken from what a run's files say: it
  * is given, or lies under the model's name here or beside the run, made from the run's own text.
  */
 #include "report_page.h"
@@ -19,7 +19,7 @@ typedef struct {
     Page page;
 } ReportCommand;
 
-/* ---- what is run ------------------------------------------------------------------------------- */
+/* ---- what is run ----------------------------------------------------------------------------- */
 
 static bool made_from(const char *path, const char *text)
 {
@@ -70,7 +70,7 @@ static bool choose_plan(ReportCommand *command, Error *error)
     return true;
 }
 
-/* ---- scores ------------------------------------------------------------------------------------ */
+/* ---- scores ---------------------------------------------------------------------------------- */
 
 static bool score_splits(ReportCommand *command, Evaluation *evaluation, unsigned splits,
                          Error *error)
@@ -79,8 +79,11 @@ static bool score_splits(ReportCommand *command, Evaluation *evaluation, unsigne
     int scored = 0;
     fputs("<h2 id=\"scores\">Scores</h2>\n<p>Of the weights ", out);
     put_html(out, command->options.weights);
-    fputs(". A is the predicted pet, B the true one, p the probability, t the true mask (0 or 1); "
-          "everything at the model's size.</p>\n", out);
+    fputs(evaluation->tensors.classes > 1
+              ? ". A are the pixels that are predicted as a class, B those that are it; "
+              : ". A is the predicted pet, B the true one, p the probability, t the true mask (0 or "
+                "1); ", out);
+    fputs("everything at the model's size.</p>\n", out);
     for (Split split = 0; split < SPLIT_COUNT; split++) {
         if (!(splits & 1u << split) || dataset_count(evaluation->data, split) == 0)
             continue;
@@ -107,7 +110,7 @@ static bool put_evaluation(ReportCommand *command, Error *error)
     return fine;
 }
 
-/* ---- kernel times ------------------------------------------------------------------------------ */
+/* ---- kernel times ---------------------------------------------------------------------------- */
 
 static bool go_on(void *context, int done, int64_t wanted)
 {
@@ -145,7 +148,7 @@ static bool put_bench(ReportCommand *command, Error *error)
     return fine;
 }
 
-/* ---- the page ---------------------------------------------------------------------------------- */
+/* ---- the page -------------------------------------------------------------------------------- */
 
 static bool put_sections(ReportCommand *command, Error *error)
 {

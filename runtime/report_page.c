@@ -27,7 +27,7 @@ static void put_text(FILE *out, const char *text)
     fputs("</pre>\n", out);
 }
 
-/* ---- the run in short -------------------------------------------------------------------------- */
+/* ---- the run in short ------------------------------------------------------------------------ */
 
 static const EpochRow *best_row(const RunFolder *run)
 {
@@ -88,12 +88,12 @@ void put_curves(FILE *out, const RunFolder *run)
     Canvas canvas = canvas_svg(CURVES_WIDTH, CURVES_HEIGHT, out);
     draw_curves(&canvas, "", run->rows, run->n_rows);
     canvas_close(&canvas, NULL, NULL);
-    fputs("<p>Points of the train split are means over the epoch's batches as they were trained, so "
-          "they lag behind; the valid split is scored after the epoch. The Dice is that of each "
-          "picture, 2|A and B| / (|A|+|B|), and the mean over pictures.</p>\n", out);
+    fputs("<p>Points of the train split are means over the epoch's batches as they were trained, "
+          "so they lag behind; the valid split is scored after the epoch. The Dice is the first "
+          "score of <code>segrun eval</code>: of each picture, then the mean over pictures.</p>\n", out);
 }
 
-/* ---- recipe, commands, files ------------------------------------------------------------------- */
+/* ---- recipe, commands, files ----------------------------------------------------------------- */
 
 void put_recipe(FILE *out, const RunFolder *run)
 {
@@ -172,14 +172,14 @@ void put_log(FILE *out, const RunFolder *run)
     fputs("</table></details>\n", out);
 }
 
-/* ---- scores and pictures ----------------------------------------------------------------------- */
+/* ---- scores and pictures --------------------------------------------------------------------- */
 
 static bool put_sheet(FILE *out, Evaluation *evaluation, bool worst, int pictures, Error *error)
 {
     int count = (int)evaluation->total.pictures, height, width;
     size_t size = 0;
     char title[64];
-    int n = pictures < count ? pictures : count;
+    int n = 2 * pictures <= count ? pictures : (count + 1) / 2;
     snprintf(title, sizeof title, "%s split: the %s %d of %d pictures",
              split_name(evaluation->split), worst ? "worst" : "best", n, count);
     Sheet *sheet = evaluation_sheet(evaluation, title, worst ? 0 : count - n, n, error);
@@ -190,6 +190,20 @@ static bool put_sheet(FILE *out, Evaluation *evaluation, bool worst, int picture
         sheet_close(sheet);
     free(png);
     return png != NULL;
+}
+
+/* A line a class, as eval prints them. */
+static void put_classes(FILE *out, const Evaluation *evaluation)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *lines = open_memstream(&text, &size);
+    if (!lines)
+        return;
+    print_class_scores(&evaluation->total, evaluation->data, lines);
+    if (fclose(lines) == 0)
+        put_text(out, text);
+    free(text);
 }
 
 bool put_scores(FILE *out, Evaluation *evaluation, int pictures, Error *error)
@@ -208,11 +222,13 @@ bool put_scores(FILE *out, Evaluation *evaluation, int pictures, Error *error)
         fputs("</td></tr>\n", out);
     }
     fputs("</table>\n", out);
+    if (evaluation->total.n_classes > 1)
+        put_classes(out, evaluation);
     return pictures == 0 || (put_sheet(out, evaluation, false, pictures, error)
                              && put_sheet(out, evaluation, true, pictures, error));
 }
 
-/* ---- kernels ----------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------- */
 
 bool put_times(FILE *out, const Bench *bench, Error *error)
 {

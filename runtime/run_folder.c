@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- what is there ----------------------------------------------------------------------------- */
+/* ---- what is there --------------------------------------------------------------------------- */
 
 static bool path_of(char path[4096], const char *folder, const char *name)
 {
@@ -83,7 +83,7 @@ static bool list_folder(RunFolder *run, Error *error)
                 "%s: no run in this folder: no NAME.last.safetensors, no NAME.seg", run->folder);
 }
 
-/* ---- log.csv ----------------------------------------------------------------------------------- */
+/* ---- log.csv --------------------------------------------------------------------------------- */
 
 enum { LOG_NUMBERS = 9 };
 
@@ -158,7 +158,7 @@ static bool read_rows(RunFolder *run, Error *error)
     return fine;
 }
 
-/* ---- the rest ---------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static bool read_recipe(RunFolder *run, Error *error)
 {

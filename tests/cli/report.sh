@@ -28,6 +28,21 @@ check "a sheet is a PNG to its end" test "$(tail -c 8 sheet.png | head -c 4)" = 
 ok "one split, no sheets, no times" "$segrun" report run --plan tiny.plan --data pets --split valid --count 0 --program none -o p.html
 check "has neither" bash -c '! grep -qE "<img|id=.kernels" p.html'
 
+cat >classes.seg <<'MODEL'
+model classes {
+    input  image : u8[3, 32, 32]
+    target mask  : u8[1, 32, 32]
+    output probability = softmax(conv(image / 255, 3, kernel = 3, padding = 1))
+    loss   cross_entropy(probability, mask)
+    metric dice(probability, mask)
+}
+MODEL
+"$segc" classes.seg -o classes.plan >/dev/null
+"$segrun" data synth shapes --classes 3 --count 24 --size 32 -q >/dev/null
+"$segrun" train classes.plan --data shapes -b 4 -e 1 -p classes -q >/dev/null 2>&1
+ok "a run with several classes" "$segrun" report classes --data shapes --count 1 -o classes.html -d cpu
+check "has a line of scores for each" test "$(grep -cE '^ +(background|disc|cross) +[0-9.-]+ ' classes.html)" -ge 6
+
 # What is not there, and what is wrong.
 fails 1 "a folder that is not there" "$segrun" report nothing
 fails 1 "a folder without a run" "$segrun" report pets

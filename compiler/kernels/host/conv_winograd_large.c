@@ -64,8 +64,8 @@ static void transform_weights(const KernelArguments *a, const Strip *strip, int6
     const int64_t *s = a->sizes;
     const ConvWeights w = {a->buffers[0], s[SIZE_C], s[SIZE_K], s[SIZE_TURNED]};
     const int64_t width = strip->blocks * 16;
-    for (int64_t i = cb; i < end; i++) {
-        for (int64_t lane = 0; lane < width; lane += 16)
+    for (int64_t lane = 0; lane < width; lane += 16) {
+        for (int64_t i = cb; i < end; i++)
             conv_winograd_weights(&w, strip->first * 16 + lane, i * 16,
                                   strip->weights + (i - cb) * 16 * width + lane, width,
                                   s[SIZE_POINT_WEIGHTS]);

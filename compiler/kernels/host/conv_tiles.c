@@ -54,7 +54,7 @@ typedef float vector __attribute__((vector_size(VECTOR * 4), may_alias));
 #define PLACE(v) ((v) * VECTOR / 16 * t->y_block + (v) * VECTOR % 16)
 #define DECLARE(p, v) vector sum_##p##_##v;
 #define CLEAR(p, v) sum_##p##_##v = (vector){0};
-#define LOAD(p, v) sum_##p##_##v = *(const vector *)(to_##v + (p) * y_step);
+#define ADD(p, v) sum_##p##_##v += *(const vector *)(to_##v + (p) * y_step);
 #define STORE(p, v) *(vector *)(to_##v + (p) * y_step) = sum_##p##_##v;
 #define TO(p, v) float *to_##v = y + PLACE(v);
 /* gcc would load a vector again for each of up to four multiply-adds: more loads than there can be. */
@@ -85,11 +85,7 @@ typedef void TileFunction(const ConvTile *t, const float *x, const float *weight
         const int64_t row = t->blocks * 16;                                                        \
         VECTORS_##V(TO, 0)                                                                         \
         PIXELS_##P(VECTORS_##V, DECLARE)                                                           \
-        if (t->accumulate) {                                                                       \
-            PIXELS_##P(VECTORS_##V, LOAD)                                                          \
-        } else {                                                                                   \
-            PIXELS_##P(VECTORS_##V, CLEAR)                                                         \
-        }                                                                                          \
+        PIXELS_##P(VECTORS_##V, CLEAR)                                                             \
         for (const ConvTap *tap = t->taps, *end = tap + t->n_taps; tap < end; tap++) {             \
             const float *w = weights + tap->weights;                                               \
             const float *from = x + tap->x;                                                        \
@@ -98,6 +94,9 @@ typedef void TileFunction(const ConvTile *t, const float *x, const float *weight
                 VECTORS_##V(WEIGHT, 0)                                                             \
                 PIXELS_##P(PRODUCTS_##V, )                                                         \
             }                                                                                      \
+        }                                                                                          \
+        if (t->accumulate) {                                                                       \
+            PIXELS_##P(VECTORS_##V, ADD)                                                           \
         }                                                                                          \
         PIXELS_##P(VECTORS_##V, STORE)                                                             \
     }                                                                                              \

@@ -19,7 +19,7 @@ const Net nets[] = {
      1e-4, 5e-3, false, true},
     {"resnet34_unet-narrow", "models/resnet34_unet.seg",
      {{"width", "16"}, {"reduction", "4"}, {"size", "32"}}, 8, 1e-4, 5e-3, false, true},
-    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 4, 1e-4, 5e-3, false,
+    {"resnet34_unet_paper", "models/resnet34_unet_paper.seg", {{"size", "32"}}, 8, 1e-4, 5e-3, false,
      true},
 };
 const int n_nets = sizeof nets / sizeof *nets;

@@ -50,22 +50,6 @@ static uint32_t *dy_block(const KernelArguments *a, const Chunk *c, int64_t bloc
 
 /* ---- operands ------------------------------------------------------------------------------- */
 
-/* to = A from, 4 vectors to 6. */
-INLINE void transform_dy(const float *from, v16 to[6])
-{
-    const float S = POINT_S, L = POINT_L;
-    const v16 y0 = load16(from), y1 = load16(from + 16), y2 = load16(from + 32),
-              y3 = load16(from + 48);
-    const v16 even_s = y0 + S * S * y2, odd_s = y1 + S * S * y3;
-    const v16 even_l = y0 + L * L * y2, odd_l = y1 + L * L * y3;
-    to[0] = y0;
-    to[1] = even_s + S * odd_s;
-    to[2] = even_s - S * odd_s;
-    to[3] = even_l + L * odd_l;
-    to[4] = even_l - L * odd_l;
-    to[5] = y3;
-}
-
 static void transform_x_row(const KernelArguments *a, const Chunk *c, int64_t sample,
                             int64_t block, int64_t row)
 {
@@ -94,8 +78,8 @@ static void transform_dy_row(const KernelArguments *a, const Chunk *c, int64_t s
                c->pairs * 8, line);
     for (int64_t pair = 0; pair < c->pairs; pair++, line += 128, to += 16) {
         v16 low[6], high[6];
-        transform_dy(line, low);
-        transform_dy(line + 64, high);
+        conv_filter_dy(line, 16, (float *)low, 16);
+        conv_filter_dy(line + 64, 16, (float *)high, 16);
         for (int64_t point = 0; point < 6; point++)
             *(v16p *)(to + point * c->dy_point) = pair16(low[point], high[point]);
     }
@@ -159,53 +143,6 @@ static void multiply(const KernelArguments *a, const Chunk *c, const Unit *u, in
 
 /* ---- result --------------------------------------------------------------------------------- */
 
-/* What the weights of a convolution are divided by at the points. */
-#define S POINT_S
-#define L POINT_L
-#define BY_S (2 * S * S * (S * S - L * L))
-#define BY_L (2 * L * L * (L * L - S * S))
-
-/* to = G' from, 6 vectors to 3. */
-INLINE void transform_sums(const float *from, int64_t step, float *to)
-{
-    const v16 m0 = load16(from), m1 = load16(from + step), m2 = load16(from + 2 * step),
-              m3 = load16(from + 3 * step), m4 = load16(from + 4 * step),
-              m5 = load16(from + 5 * step);
-    const v16 even_s = m1 + m2, odd_s = m1 - m2, even_l = m3 + m4, odd_l = m3 - m4;
-    store16(to, 1 / (S * S * L * L) * m0 + (1 / BY_S * even_s + 1 / BY_L * even_l));
-    store16(to + 16, S / BY_S * odd_s + L / BY_L * odd_l);
-    store16(to + 32, m5 + (S * S / BY_S * even_s + L * L / BY_L * even_l));
-}
-
-/* Sixteen input channels of sixteen output channels: rows of 144 floats of the result. */
-static void write_block(const KernelArguments *a, int64_t cb, int64_t kb, bool add,
-                        const float *from)
-{
-    const int64_t C = a->sizes[SIZE_C], lanes = min64(16, a->sizes[SIZE_K] - kb * 16);
-    const int64_t count = 9 * min64(16, C - cb * 16);
-    float *out = (float *)a->buffers[0] + (kb * 16 * C + cb * 16) * 9;
-    for (int64_t i = 0; i < count; i += 16) {
-        const bool straight = !add && lanes == 16 && i + 16 <= count;
-        float rows[16][16] __attribute__((aligned(64)));
-        const float *row[16];
-        float *to[16];
-        for (int64_t j = 0; j < 16; j++) {
-            row[j] = from + (i + j) * 16;
-            to[j] = straight ? out + j * C * 9 + i : rows[j];
-        }
-        conv_transpose(row, to);
-        for (int64_t lane = 0; lane < (straight ? 0 : lanes); lane++) {
-            float *at = out + lane * C * 9 + i;
-            if (add && i + 16 <= count) {
-                store16(at, load16(at) + *(const v16 *)rows[lane]);
-                continue;
-            }
-            for (int64_t j = 0; j < min64(16, count - i); j++)
-                at[j] = add ? at[j] + rows[lane][j] : rows[lane][j];
-        }
-    }
-}
-
 /* Transforms the sums of one input and one output block of a unit back. */
 static void finish_block(const KernelArguments *a, const Unit *u, int64_t cb, int64_t kb, bool add,
                          const float *sums)
@@ -214,12 +151,12 @@ static void finish_block(const KernelArguments *a, const Unit *u, int64_t cb, in
     const int64_t pair = (kb - u->kb) / 2, first = u->kb + 2 * pair;
     const int64_t width = 16 * min64(2, u->kb_end - first);
     const float *from = sums + (pair * s[SIZE_UNIT_C] + cb - u->cb) * PAIR_SUMS + (kb - first) * 16;
-    float result[16 * 9 * 16] __attribute__((aligned(64)));
+    ConvBlock result __attribute__((aligned(64)));
     for (int64_t row = 0; row < 3; row++) {
         for (int64_t channel = 0; channel < 16; channel++, from += width)
-            transform_sums(from, s[SIZE_POINT_SUMS], result + (channel * 9 + row * 3) * 16);
+            conv_filter_sums(from, s[SIZE_POINT_SUMS], result[channel * 9 + row * 3], 16);
     }
-    write_block(a, cb, kb, add, result);
+    conv_store_weights(result, kb * 16, cb * 16, s[SIZE_K], s[SIZE_C], add, a->buffers[0]);
 }
 
 static void finish_unit(const KernelArguments *a, const Unit *u, bool add, const float *sums)

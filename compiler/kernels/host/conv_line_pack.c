@@ -9,53 +9,6 @@
  */
 enum { SIZE_C, SIZE_K, SIZE_TRANSPOSED, SIZE_STRIP, SIZE_POINT_WEIGHTS }; /* as conv_line.c's */
 
-/* The weights of one input and one output block: [channel][tap][16]. */
-typedef float Block[16 * 9][16];
-
-static void gather_block(const KernelArguments *a, int64_t k, int64_t c, Block out)
-{
-    const int64_t *s = a->sizes;
-    const int64_t row = s[SIZE_C] * 9, lanes = min64(16, s[SIZE_K] - k);
-    const float *weights = (const float *)a->buffers[0] + k * row + c * 9;
-    if (lanes < 16 || s[SIZE_C] - c < 16) {
-        const int64_t length = min64(16, s[SIZE_C] - c) * 9;
-        for (int64_t lane = 0; lane < lanes; lane++) {
-            for (int64_t i = 0; i < length; i++)
-                out[i][lane] = weights[lane * row + i];
-        }
-        return;
-    }
-    for (int64_t i = 0; i < 144; i += 16) {
-        const float *from[16];
-        float *to[16];
-        for (int64_t j = 0; j < 16; j++) {
-            from[j] = weights + j * row + i;
-            to[j] = out[i + j];
-        }
-        conv_transpose(from, to);
-    }
-}
-
-/* One channel's weights lie together, 9 an output channel. conv_transpose reads 16 from each on,
- * so it reads a copy, which is longer. */
-static void gather_turned(const KernelArguments *a, int64_t k, int64_t c, Block out)
-{
-    const int64_t *s = a->sizes;
-    const int64_t lanes = min64(16, s[SIZE_K] - k), channels = min64(16, s[SIZE_C] - c);
-    float copy[16 * 9 + 16] = {0}, rest[16];
-    for (int64_t channel = 0; channel < channels; channel++) {
-        const float *from[16];
-        float *to[16];
-        memcpy(copy, (const float *)a->buffers[0] + ((c + channel) * s[SIZE_K] + k) * 9,
-               (size_t)lanes * 36);
-        for (int64_t j = 0; j < 16; j++) {
-            from[j] = copy + j * 9;
-            to[j] = j < 9 ? out[channel * 9 + 8 - j] : rest;
-        }
-        conv_transpose(from, to);
-    }
-}
-
 /* The points, and what the weights are divided by there. */
 #define S ((double)POINT_S)
 #define L ((double)POINT_L)
@@ -86,12 +39,11 @@ void KERNEL(const KernelArguments *a)
         const int64_t strip = task / x_blocks, cb = task % x_blocks, first = strip * s[SIZE_STRIP];
         const int64_t width = 16 * min64(s[SIZE_STRIP], blocks - first);
         uint32_t *to = (uint32_t *)a->buffers[1] + strip * 6 * s[SIZE_POINT_WEIGHTS];
-        Block block __attribute__((aligned(64))) = {{0}};
+        const ConvWeights weights = {.weights = a->buffers[0], .C = s[SIZE_C], .K = s[SIZE_K],
+                                     .turned = s[SIZE_TRANSPOSED]};
+        ConvBlock block __attribute__((aligned(64))) = {{0}};
         for (int64_t lane = 0; lane < width; lane += 16) {
-            if (s[SIZE_K] - first * 16 - lane < 16)
-                memset(block, 0, sizeof block);
-            (s[SIZE_TRANSPOSED] ? gather_turned : gather_block)(a, first * 16 + lane, cb * 16,
-                                                                block);
+            conv_gather_weights(&weights, first * 16 + lane, cb * 16, block);
             for (int64_t i = 0; i < 24; i++) { /* rows of the window, pairs of channels */
                 const int64_t row = i / 8, channel = i % 8 * 2;
                 v16 low[6], high[6];

@@ -372,16 +372,13 @@ void conv_winograd_results(const float *from, int64_t rows, int64_t columns, flo
     }
 }
 
-/* The weights of one input and one output block: [channel][tap][16]. */
-typedef float Block[16 * 9][16];
-
-static void gather_block(const ConvWeights *w, int64_t k, int64_t c, Block out)
+static void gather_block(const ConvWeights *w, int64_t k, int64_t c, ConvBlock out)
 {
     const int64_t row = w->C * 9, lanes = min64(16, w->K - k);
     const float *weights = w->weights + k * row + c * 9;
     if (lanes < 16 || w->C - c < 16) {
         const int64_t length = min64(16, w->C - c) * 9;
-        memset(out, 0, sizeof(Block));
+        memset(out, 0, sizeof(ConvBlock));
         for (int64_t lane = 0; lane < lanes; lane++) {
             for (int64_t i = 0; i < length; i++)
                 out[i][lane] = weights[lane * row + i];
@@ -401,7 +398,7 @@ static void gather_block(const ConvWeights *w, int64_t k, int64_t c, Block out)
 
 /* One channel's weights lie together, 9 an output channel. conv_transpose reads 16 from each on,
  * so it reads a copy, which is longer. */
-static void gather_turned(const ConvWeights *w, int64_t k, int64_t c, Block out)
+static void gather_turned(const ConvWeights *w, int64_t k, int64_t c, ConvBlock out)
 {
     const int64_t lanes = min64(16, w->K - k), channels = min64(16, w->C - c);
     float copy[16 * 9 + 16] = {0}, rest[16];
@@ -415,6 +412,38 @@ static void gather_turned(const ConvWeights *w, int64_t k, int64_t c, Block out)
             to[j] = j < 9 ? out[channel * 9 + 8 - j] : rest;
         }
         conv_transpose(from, to);
+    }
+}
+
+void conv_gather_weights(const ConvWeights *w, int64_t k, int64_t c, ConvBlock out)
+{
+    (w->turned ? gather_turned : gather_block)(w, k, c, out);
+}
+
+void conv_store_weights(const ConvBlock from, int64_t k, int64_t c, int64_t K, int64_t C, bool add,
+                        float *dw)
+{
+    const int64_t lanes = min64(16, K - k), count = 9 * min64(16, C - c);
+    float *out = dw + (k * C + c) * 9;
+    for (int64_t i = 0; i < count; i += 16) {
+        const bool straight = !add && lanes == 16 && i + 16 <= count;
+        float rows[16][16] __attribute__((aligned(64)));
+        const float *row[16];
+        float *to[16];
+        for (int64_t j = 0; j < 16; j++) {
+            row[j] = from[i + j];
+            to[j] = straight ? out + j * C * 9 + i : rows[j];
+        }
+        conv_transpose(row, to);
+        for (int64_t lane = 0; lane < (straight ? 0 : lanes); lane++) {
+            float *at = out + lane * C * 9 + i;
+            if (add && i + 16 <= count) {
+                store16(at, load16(at) + *(const v16 *)rows[lane]);
+                continue;
+            }
+            for (int64_t j = 0; j < min64(16, count - i); j++)
+                at[j] = add ? at[j] + rows[lane][j] : rows[lane][j];
+        }
     }
 }
 
@@ -450,8 +479,8 @@ static void transform_channel(const v16 g[9], float *out, int64_t plane)
 void conv_winograd_weights(const ConvWeights *w, int64_t k, int64_t c, float *to, int64_t step,
                            int64_t plane)
 {
-    Block block __attribute__((aligned(64)));
-    (w->turned ? gather_turned : gather_block)(w, k, c, block);
+    ConvBlock block __attribute__((aligned(64)));
+    conv_gather_weights(w, k, c, block);
     for (int64_t channel = 0; channel < 16 && c + channel < w->C; channel++)
         transform_channel((const v16 *)block[channel * 9], to + channel * step, plane);
 }

@@ -66,8 +66,46 @@ typedef struct {
     int64_t C, K;
     bool turned;
 } ConvWeights;
+/* The weights of one input and one output block: [channel][tap][16], zero behind the last output
+ * channel. What lies behind the last input channel of `turned` ones is left as it is. */
+typedef float ConvBlock[16 * 9][16];
+void conv_gather_weights(const ConvWeights *, int64_t k, int64_t c, ConvBlock out);
 void conv_winograd_weights(const ConvWeights *, int64_t k, int64_t c, float *to, int64_t step,
                            int64_t plane);
+/* The gradient for 16 input channels, from c on, of 16 output channels, from k on: stored in, or
+ * added to, dw [K][C][3][3]. */
+void conv_store_weights(const ConvBlock from, int64_t k, int64_t c, int64_t K, int64_t C, bool add,
+                        float *dw);
+
+/* Of the gradient's filtering, one-dimensional. to = A from, 4 vectors of dy to 6. */
+INLINE void conv_filter_dy(const float *from, int64_t from_step, float *to, int64_t to_step)
+{
+    const float S = POINT_S, L = POINT_L;
+    const v16 y0 = load16(from), y1 = load16(from + from_step), y2 = load16(from + 2 * from_step),
+              y3 = load16(from + 3 * from_step);
+    const v16 even_s = y0 + S * S * y2, odd_s = y1 + S * S * y3;
+    const v16 even_l = y0 + L * L * y2, odd_l = y1 + L * L * y3;
+    *(v16 *)to = y0;
+    *(v16 *)(to + to_step) = even_s + S * odd_s;
+    *(v16 *)(to + 2 * to_step) = even_s - S * odd_s;
+    *(v16 *)(to + 3 * to_step) = even_l + L * odd_l;
+    *(v16 *)(to + 4 * to_step) = even_l - L * odd_l;
+    *(v16 *)(to + 5 * to_step) = y3;
+}
+
+/* to = G' from, 6 vectors of sums to 3; by BY_S and BY_L a convolution's weights are divided. */
+INLINE void conv_filter_sums(const float *from, int64_t from_step, float *to, int64_t to_step)
+{
+    const float S = POINT_S, L = POINT_L;
+    const float BY_S = 2 * S * S * (S * S - L * L), BY_L = 2 * L * L * (L * L - S * S);
+    const v16 m0 = load16(from), m1 = load16(from + from_step), m2 = load16(from + 2 * from_step),
+              m3 = load16(from + 3 * from_step), m4 = load16(from + 4 * from_step),
+              m5 = load16(from + 5 * from_step);
+    const v16 even_s = m1 + m2, odd_s = m1 - m2, even_l = m3 + m4, odd_l = m3 - m4;
+    *(v16 *)to = 1 / (S * S * L * L) * m0 + (1 / BY_S * even_s + 1 / BY_L * even_l);
+    *(v16 *)(to + to_step) = S / BY_S * odd_s + L / BY_L * odd_l;
+    *(v16 *)(to + 2 * to_step) = m5 + (S * S / BY_S * even_s + L * L / BY_L * even_l);
+}
 
 /* Transposes 16 x 16 floats: to[i][j] = from[j][i]. The rows may be anywhere. */
 void conv_transpose(const float *const from[16], float *const to[16]);

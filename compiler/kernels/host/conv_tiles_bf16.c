@@ -33,11 +33,7 @@ typedef void PairTileFunction(const PairTile *t, const uint32_t *x, const uint32
         const int64_t row = t->blocks * 16, y_step = 16;                                           \
         VECTORS_##V(TO, 0)                                                                         \
         PIXELS_##P(VECTORS_##V, DECLARE)                                                           \
-        if (t->accumulate) {                                                                       \
-            PIXELS_##P(VECTORS_##V, LOAD)                                                          \
-        } else {                                                                                   \
-            PIXELS_##P(VECTORS_##V, CLEAR)                                                         \
-        }                                                                                          \
+        PIXELS_##P(VECTORS_##V, CLEAR)                                                             \
         for (const ConvTap *tap = t->taps, *end = tap + t->n_taps; tap < end; tap++) {             \
             const uint32_t *w = weights + tap->weights;                                            \
             const uint32_t *from = x + tap->x;                                                     \
@@ -46,6 +42,9 @@ typedef void PairTileFunction(const PairTile *t, const uint32_t *x, const uint32
                 VECTORS_##V(PAIR_WEIGHT, 0)                                                        \
                 PIXELS_##P(PAIR_PRODUCTS_##V, )                                                    \
             }                                                                                      \
+        }                                                                                          \
+        if (t->accumulate) {                                                                       \
+            PIXELS_##P(VECTORS_##V, ADD)                                                           \
         }                                                                                          \
         PIXELS_##P(VECTORS_##V, STORE)                                                             \
     }

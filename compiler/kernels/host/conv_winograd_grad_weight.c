@@ -45,34 +45,16 @@ static float *block_of(const KernelArguments *a, const Chunk *c, int64_t block)
 
 /* ---- operands ------------------------------------------------------------------------------- */
 
-#define S POINT_S
-#define L POINT_L
-
-/* to = A from, 4 vectors to 6. */
-INLINE void transform_dy(const float *from, int64_t from_step, float *to, int64_t to_step)
-{
-    const v16 y0 = *(const v16 *)from, y1 = *(const v16 *)(from + from_step),
-              y2 = *(const v16 *)(from + 2 * from_step), y3 = *(const v16 *)(from + 3 * from_step);
-    const v16 even_s = y0 + S * S * y2, odd_s = y1 + S * S * y3;
-    const v16 even_l = y0 + L * L * y2, odd_l = y1 + L * L * y3;
-    *(v16 *)to = y0;
-    *(v16 *)(to + to_step) = even_s + S * odd_s;
-    *(v16 *)(to + 2 * to_step) = even_s - S * odd_s;
-    *(v16 *)(to + 3 * to_step) = even_l + L * odd_l;
-    *(v16 *)(to + 4 * to_step) = even_l - L * odd_l;
-    *(v16 *)(to + 5 * to_step) = y3;
-}
-
 static void transform_dy_tiles(const float *patch, int64_t rows, int64_t columns, float *lines,
                                float *to, int64_t point)
 {
     const int64_t line = columns * 64;
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t i = 0; i < line; i += 16)
-            transform_dy(patch + row * 4 * line + i, line, lines + i, line);
+            conv_filter_dy(patch + row * 4 * line + i, line, lines + i, line);
         for (int64_t column = 0; column < columns; column++, to += 16) {
             for (int64_t i = 0; i < 6; i++)
-                transform_dy(lines + i * line + column * 64, 16, to + i * 6 * point, point);
+                conv_filter_dy(lines + i * line + column * 64, 16, to + i * 6 * point, point);
         }
     }
 }
@@ -159,51 +141,6 @@ static void multiply(const KernelArguments *a, const Chunk *c, const Unit *u, in
 
 /* ---- result --------------------------------------------------------------------------------- */
 
-/* What the weights of a convolution are divided by at the points. */
-#define BY_S (2 * S * S * (S * S - L * L))
-#define BY_L (2 * L * L * (L * L - S * S))
-
-/* to = G' from, 6 vectors to 3. */
-INLINE void transform_sums(const float *from, int64_t from_step, float *to, int64_t to_step)
-{
-    const v16 m0 = *(const v16 *)from, m1 = *(const v16 *)(from + from_step),
-              m2 = *(const v16 *)(from + 2 * from_step), m3 = *(const v16 *)(from + 3 * from_step),
-              m4 = *(const v16 *)(from + 4 * from_step), m5 = *(const v16 *)(from + 5 * from_step);
-    const v16 even_s = m1 + m2, odd_s = m1 - m2, even_l = m3 + m4, odd_l = m3 - m4;
-    *(v16 *)to = 1 / (S * S * L * L) * m0 + (1 / BY_S * even_s + 1 / BY_L * even_l);
-    *(v16 *)(to + to_step) = S / BY_S * odd_s + L / BY_L * odd_l;
-    *(v16 *)(to + 2 * to_step) = m5 + (S * S / BY_S * even_s + L * L / BY_L * even_l);
-}
-
-/* Sixteen input channels of sixteen output channels: rows of 144 floats of the result. */
-static void write_block(const KernelArguments *a, int64_t cb, int64_t kb, bool add,
-                        const float *from)
-{
-    const int64_t C = a->sizes[SIZE_C], lanes = min64(16, a->sizes[SIZE_K] - kb * 16);
-    const int64_t count = 9 * min64(16, C - cb * 16);
-    float *out = (float *)a->buffers[0] + (kb * 16 * C + cb * 16) * 9;
-    for (int64_t i = 0; i < count; i += 16) {
-        const bool straight = !add && lanes == 16 && i + 16 <= count;
-        float rows[16][16] __attribute__((aligned(64)));
-        const float *row[16];
-        float *to[16];
-        for (int64_t j = 0; j < 16; j++) {
-            row[j] = from + (i + j) * 16;
-            to[j] = straight ? out + j * C * 9 + i : rows[j];
-        }
-        conv_transpose(row, to);
-        for (int64_t lane = 0; lane < (straight ? 0 : lanes); lane++) {
-            float *at = out + lane * C * 9 + i;
-            if (add && i + 16 <= count) {
-                store16(at, load16(at) + *(const v16 *)rows[lane]);
-                continue;
-            }
-            for (int64_t j = 0; j < min64(16, count - i); j++)
-                at[j] = add ? at[j] + rows[lane][j] : rows[lane][j];
-        }
-    }
-}
-
 /* Transforms the sums of one input and one output block of a unit back. */
 static void finish_block(const KernelArguments *a, const Unit *u, int64_t cb, int64_t kb, bool add,
                          const float *sums)
@@ -212,15 +149,15 @@ static void finish_block(const KernelArguments *a, const Unit *u, int64_t cb, in
     const int64_t pair = (kb - u->kb) / 2, first = u->kb + 2 * pair, step = s[SIZE_POINT_SUMS];
     const int64_t width = 16 * min64(2, u->kb_end - first);
     const float *from = sums + (pair * s[SIZE_UNIT_C] + cb - u->cb) * 512 + (kb - first) * 16;
-    float result[16 * 9 * 16] __attribute__((aligned(64)));
+    ConvBlock result __attribute__((aligned(64)));
     for (int64_t channel = 0; channel < min64(16, s[SIZE_C] - cb * 16); channel++, from += width) {
         float columns[3 * 6 * 16] __attribute__((aligned(64)));
         for (int64_t j = 0; j < 6; j++)
-            transform_sums(from + j * step, 6 * step, columns + j * 16, 96);
+            conv_filter_sums(from + j * step, 6 * step, columns + j * 16, 96);
         for (int64_t i = 0; i < 3; i++)
-            transform_sums(columns + i * 96, 16, result + (channel * 9 + i * 3) * 16, 16);
+            conv_filter_sums(columns + i * 96, 16, result[channel * 9 + i * 3], 16);
     }
-    write_block(a, cb, kb, add, result);
+    conv_store_weights(result, kb * 16, cb * 16, s[SIZE_K], s[SIZE_C], add, a->buffers[0]);
 }
 
 /* ---- chunks --------------------------------------------------------------------------------- */

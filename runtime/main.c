@@ -146,7 +146,8 @@ static const Option predict_options[] = {
     COUNT('b', "batch", "4", 1, 65536, batch, "pictures in a batch"),
     THRESHOLD,
     TTA,
-    FLAG(0, "largest-component", largest, "keep only the largest connected part of each mask"),
+    FLAG(0, "largest-component", largest,
+         "keep only the largest connected part of each mask; of several classes, of each class"),
     CHOICE(0, "on-bad", "fail|skip", "fail", on_bad,
            "at a broken picture: stop, or go on without it"),
     DEVICE_OPTIONS,
@@ -280,14 +281,15 @@ static const Command commands[] = {
       "headline "
       "is the mean Dice: a pixel is pet where its probability reaches the threshold, Dice = "
       "2 |A and B| / (|A| + |B|) of each picture, 1 where both are empty, and the mean over "
-      "pictures.",
+      "pictures. Of several classes the most probable one counts, and there is a line for each.",
       ROWS(eval_options),
       "  segrun eval unet.plan -m saved_models/unet.best.safetensors --data pets/\n"
       "  segrun eval unet.plan -m W.safetensors --data pets/ --plot y --csv scores.csv\n",
       command_eval },
     { "predict", "PLAN PICTURE|FOLDER...", 2, -1, "masks for your own pictures",
       "Writes NAME.mask.png, NAME.probability.png and NAME.overlay.png for every picture, at the "
-      "picture's own size: probabilities are resized back, then compared with the threshold. A "
+      "picture's own size: probabilities are resized back, then compared with the threshold; of "
+      "several classes the most probable one counts, and the mask holds their numbers. A "
       "folder stands for all pictures in it and below it; the results have the same folders below "
       "--output. Hidden files, files that are no pictures and links to folders are passed over and "
       "counted."

@@ -1,6 +1,6 @@
 /* What the files of the builder share: build.c runs statements, value.c expressions, call.c
- * operators and blocks, names.c looks for names that nothing uses. All of it is one stage, Tree
- * -> Graph. */
+ * operators and blocks, instance.c names instances and their parameters, names.c looks for names that
+ * nothing uses. All of it is one stage, Tree -> Graph. */
 #ifndef BUILD_H
 #define BUILD_H
 
@@ -92,13 +92,15 @@ typedef struct {
 /* Arguments to slots, by position, then by name; *instance: the expression of `name =`. False after
  * an error. */
 bool match(Build *, const Expr *call, Slot *, int count, const Expr **instance);
-/* The full name of an instance, given or automatic; NULL after an error. */
-const char *instance_name(Build *, const Expr *call, const Expr *given, bool is_block);
-bool own_name(Build *, const char *parameter, Loc);   /* each is one operator's: else an error */
 Value call(Build *, const Expr *);
 Value apply_sign(Build *, Op, Loc, Value left, Value right, const Loc *places);
 bool is_operator(const char *name);
 bool is_hidden_attribute(Op, Attribute); /* filled in by passes, not by the model */
+
+/* instance.c */
+/* The full name of an instance, given or automatic; NULL after an error. */
+const char *instance_name(Build *, const Expr *call, const Expr *given, bool is_block);
+bool own_name(Build *, const char *parameter, Loc);   /* each is one operator's: else an error */
 
 /* normalize.c */
 bool is_normalize(const char *name);

@@ -3,6 +3,7 @@
  *   import.c      the command line; bytes -> messages; the two files that are written
  *   read.c        initializers, inputs and outputs: names -> Values, everything checked
  *   fold.c        nodes on constants: what exporters leave behind (Shape, Gather, Concat, ...)
+ *   lines.c       what nodes give: Values and Lines; the inputs' lines
  *   translate.c   the other nodes -> Lines of a model: arithmetic, activations, shapes
  *   layers.c      ... convolutions, pools, what has weights or windows
  *   sizes.c       ... what moves pixels
@@ -164,7 +165,10 @@ bool fold_node(Import *);
 
 /* translate.c */
 bool translate_node(Import *);
+
+/* lines.c */
 Value *result(Import *);                        /* of the node being looked at */
+Value *result_again(Import *);                  /* the one that there is now */
 bool give_alias(Import *, const Value *, bool flat);
 /* A new line for the node's result, reading these. */
 Line *give_line(Import *, const int64_t dims[3], int n_reads, Value *const *reads,

@@ -394,6 +394,24 @@ static void check_defines(Build *b)
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
+/* Prediction has no target: what depends on one is for losses and metrics. */
+static void check_outputs(Build *b)
+{
+    const Graph *graph = b->graph;
+    bool *reads = arena_alloc(b->arena, (size_t)graph->next_id + 1);
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const Node *node = graph->nodes[i];
+        reads[node->id] = node->op == OP_TARGET;
+        for (int k = 0; k < node->n_inputs; k++)
+            reads[node->id] |= reads[node->inputs[k]->id];
+    }
+    for (int i = 0; i < graph->n_results; i++)
+        if (graph->results[i].role == ROLE_OUTPUT && reads[graph->results[i].node->id])
+            error_at(b->compilation, graph->results[i].node->loc,
+                     "output '%s' depends on a target, which prediction has not",
+                     graph->results[i].name);
+}
+
 static void check_model(Build *b, const Block *model)
 {
     bool input = false, output = false;
@@ -405,6 +423,7 @@ static void check_model(Build *b, const Block *model)
         error_at(b->compilation, model->loc, "model '%s' has no input", model->name);
     if (!output)
         error_at(b->compilation, model->loc, "model '%s' has no output", model->name);
+    check_outputs(b);
     for (int i = 0; i < b->frame->n_stacks; i++)
         if (b->frame->stacks[i].count)
             error_at(b->compilation, b->frame->stacks[i].loc,

@@ -509,6 +509,9 @@ static bool rule_classes(const Rule *rule, Shape result)
     if (p->shape.dims[0] > MOST_CLASSES)
         return fail(rule, 0, "%s has C=%lld; a mask of bytes holds %d classes at most",
                     operand_name(rule, 0), (long long)p->shape.dims[0], MOST_CLASSES);
+    if (rule->node->op == OP_DICE && rule->node->attr[ATTR_THRESHOLD] != 0.5)
+        return fail(rule, -1, "threshold=%g is for one class; of several the largest counts",
+                    rule->node->attr[ATTR_THRESHOLD]);
     return need_equal(rule, 0, 1, 1) && need_equal(rule, 0, 1, 2) && give(rule, result);
 }
 

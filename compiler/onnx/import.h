@@ -51,6 +51,7 @@ typedef struct {
 typedef enum {
     MADE_OTHERWISE,
     MADE_SIGMOID,            /* sigmoid(of) */
+    MADE_SOFTMAX,            /* softmax(of) */
     MADE_SCALED,             /* of * number */
     MADE_ERF,                /* erf(of / sqrt 2) */
     MADE_ERF_AND_1,          /* 1 + that */

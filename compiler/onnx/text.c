@@ -249,9 +249,11 @@ char *model_text(Import *import)
     settle_chains(import);
     Value *output = import->outputs[0];
     const int64_t *in = import->inputs[0]->dims;
+    bool classes = output->made == MADE_SOFTMAX && output->dims[0] > 1 && output->dims[0] < 256;
     bool is_map = !import->options->as_is && import->n_outputs == 1 && import->n_inputs == 1
-        && output->dims[0] == 1 && output->dims[1] == in[1] && output->dims[2] == in[2];
-    bool adds_sigmoid = is_map && output->made != MADE_SIGMOID;
+        && (output->dims[0] == 1 || classes) && output->dims[1] == in[1]
+        && output->dims[2] == in[2];
+    bool adds_sigmoid = is_map && !classes && output->made != MADE_SIGMOID;
     const char *result_name = output->output_name;
     if (adds_sigmoid)
         result_name = new_variable(import, "probability", "");
@@ -273,8 +275,8 @@ char *model_text(Import *import)
     if (adds_sigmoid)
         text_printf(&text, "\n    output %s = sigmoid(%s)\n", result_name, output->variable);
     if (is_map)
-        text_printf(&text, "    loss   binary_cross_entropy(%s, mask)\n"
-                           "    metric dice(%s, mask)\n", result_name, result_name);
+        text_printf(&text, "    loss   %s(%s, mask)\n    metric dice(%s, mask)\n",
+                    classes ? "cross_entropy" : "binary_cross_entropy", result_name, result_name);
     text_printf(&text, "}\n");
     return text.text;
 }

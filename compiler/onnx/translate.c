@@ -368,7 +368,10 @@ static bool softmax(Import *import)
     bool channels = axis == 1 || (axis == -3 && !x->flat) || (axis == -1 && x->flat);
     if (!channels || (import->opset < 13 && !pixel))
         return import_lacks(import, "softmax goes over the channels: axis 1, opset 13 or newer");
-    return give_line(import, x->dims, 1, &x, "softmax(%s)", x->variable) != NULL;
+    Line *line = give_line(import, x->dims, 1, &x, "softmax(%s)", x->variable);
+    if (line)
+        mark(line, MADE_SOFTMAX, x, 0);
+    return line != NULL;
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */

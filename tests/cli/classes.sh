@@ -63,6 +63,13 @@ ok "data check of the predictions" "$segrun" data check again -q
 says "finds class numbers in them" '^ +1 +[0-9]+ +0\.[0-9]+'
 ok "and training takes them" "$segrun" train tiny.plan --data again -b 4 -e 1 -p runs2 -q
 
+# Out as ONNX and back.
+ok "export" "$segc" tiny.seg --export tiny.onnx -m runs/tiny.last.safetensors
+ok "import" "$segc" import tiny.onnx -o back.seg
+"$segc" back.seg -o back.plan >/dev/null
+ok "eval of the imported one" "$segrun" eval back.plan -m back.safetensors --data shapes --csv back.csv -q
+same "the same scores of every picture" scores.csv back.csv
+
 # What goes wrong.
 fails 1 "fewer classes than names" "$segrun" train two.plan --data shapes -b 4 -e 1 -p bad
 says "says both" 'classes.txt: 3 classes; the network has 2'

@@ -5,161 +5,11 @@
  * infer runs over a built graph; infer_node serves the passes, for which a violation is a bug of
  * ours. Letters: an activation is [C,H,W] (N implied), a result [K,P,Q].
  */
-#include "seg.h"
-
-#include <stdarg.h>
-#include <string.h>
-
-typedef struct {
-    Graph *graph;          /* of the passes; NULL for infer_call */
-    Compilation *user;     /* of infer_call; NULL for the passes */
-    Node *node;
-    const Loc *arguments;  /* of infer_call: where the operands stand */
-    Shape *weight;         /* of infer_call */
-} Rule;
-
-static const int64_t MAX_DIM = INT32_MAX, MAX_COUNT = (int64_t)1 << 40;
-
-static const struct { Attribute attribute; double least, most; const char *text; } ranges[] = {
-    {ATTR_CHANNELS, 1, INT32_MAX, "at least 1"},
-    {ATTR_KERNEL, 1, 65535, "between 1 and 65535"},
-    {ATTR_STRIDE, 1, 65535, "between 1 and 65535"},
-    {ATTR_PADDING, 0, 65535, "between 0 and 65535"},
-    {ATTR_OUTPUT_PADDING, 0, 65535, "between 0 and 65535"},
-    {ATTR_DILATION, 1, 65535, "between 1 and 65535"},
-    {ATTR_GROUPS, 1, INT32_MAX, "at least 1"},
-    {ATTR_SCALE, 1, 65535, "between 1 and 65535"},
-    {ATTR_EPS, 1e-30, 1e30, "positive"},
-    {ATTR_MOMENTUM, 0, 1, "between 0 and 1"},
-    {ATTR_RATE, 0, 0.999999, "at least 0 and less than 1"},
-    {ATTR_SMOOTH, 0, 1e30, "at least 0"},
-    {ATTR_ALPHA, 0, 1, "between 0 and 1"},
-    {ATTR_BETA, 0, 1, "between 0 and 1"},
-    {ATTR_GAMMA, 0, 5, "between 0 and 5"},
-};
-
-/* ---- messages -------------------------------------------------------------------------------- */
-
-/* Reports the error at an operand, or at the whole call (-1). Always false. */
-__attribute__((format(printf, 3, 4)))
-static bool fail(const Rule *rule, int operand, const char *format, ...)
-{
-    Node *node = rule->node;
-    Arena *arena = rule->user ? rule->user->arena : rule->graph->arena;
-    char *message = arena_alloc(arena, 1024);
-    va_list list;
-    va_start(list, format);
-    vsnprintf(message, 1024, format, list);
-    va_end(list);
-    const char *op = op_facts[node->op].name;
-    if (!rule->user)
-        bug("%s: %s\n  %s", op, message, node_text(rule->graph, node));
-    if (operand < 0)
-        error_at(rule->user, node->loc, "%s: %s", op, message);
-    else
-        error_spans(rule->user, rule->arguments[operand], rule->arguments, node->n_inputs,
-                    "%s: %s", op, message);
-    return false;
-}
-
-static bool is_name(const char *text, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (text[i] != '_' && !(text[i] >= '0' && text[i] <= '9')
-            && !((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z'))
-            return false;
-    return length > 0;
-}
-
-/* The operand as its reader knows it: 'skip3' where the model says so, else "operand 2". */
-static const char *operand_name(const Rule *rule, int operand)
-{
-    Arena *arena = rule->user ? rule->user->arena : rule->graph->arena;
-    if (rule->arguments && rule->arguments[operand].file) {
-        Loc loc = rule->arguments[operand];
-        size_t length = loc.end - loc.begin;
-        if (length < 60 && is_name(loc.file->text + loc.begin, length))
-            return arena_printf(arena, "'%.*s'", (int)length, loc.file->text + loc.begin);
-    }
-    const Node *input = rule->node->inputs[operand];
-    if (op_facts[input->op].kind == KIND_SOURCE)
-        return input->op == OP_CONSTANT ? "the number" : arena_printf(arena, "'%s'", input->name);
-    return arena_printf(arena, "the result of %s", op_facts[input->op].name);
-}
-
-/* "C=3, H=256, W=256", "[64,3,3,3]" */
-static const char *shape_text(const Rule *rule, Shape shape)
-{
-    Arena *arena = rule->user ? rule->user->arena : rule->graph->arena;
-    if (shape.rank == 3)
-        return arena_printf(arena, "C=%lld, H=%lld, W=%lld", (long long)shape.dims[0],
-                            (long long)shape.dims[1], (long long)shape.dims[2]);
-    Text text = {.arena = arena};
-    text_printf(&text, "[");
-    for (int i = 0; i < shape.rank; i++)
-        text_printf(&text, "%s%lld", i ? "," : "", (long long)shape.dims[i]);
-    text_printf(&text, "]");
-    return text.text;
-}
-
-/* Notes where an operand comes from, and why its height or width is what it is. */
-static void note_origin(const Rule *rule, int operand)
-{
-    const Node *made = rule->node->inputs[operand];
-    if (!rule->user || made->op == OP_CONSTANT)
-        return;
-    const char *name = operand_name(rule, operand), *op = op_facts[made->op].name;
-    if (made->op == OP_MAX_POOL || made->op == OP_AVG_POOL || made->op == OP_CONV) {
-        int64_t h = made->inputs[0]->shape.dims[1];
-        int64_t window = (int64_t)(made->attr[ATTR_KERNEL] - 1)
-            * (made->op == OP_CONV ? (int64_t)made->attr[ATTR_DILATION] : 1) + 1;
-        int64_t stride = (int64_t)made->attr[ATTR_STRIDE];
-        if (stride > 1 && (h + 2 * (int64_t)made->attr[ATTR_PADDING] - window) % stride) {
-            note_at(rule->user, made->loc,
-                    "%s made here: %s of H=%lld with kernel %g, stride %g rounds down", name, op,
-                    (long long)h, made->attr[ATTR_KERNEL], made->attr[ATTR_STRIDE]);
-            return;
-        }
-    }
-    note_at(rule->user, made->loc, "%s made here: %s of %s", name, op,
-            shape_text(rule, made->shape));
-}
-
-/* ---- checks ---------------------------------------------------------------------------------- */
+#include "infer.h"
 
 static int64_t attribute(const Node *node, Attribute which)
 {
     return (int64_t)node->attr[which];
-}
-
-static bool check_attributes(const Rule *rule)
-{
-    const Node *node = rule->node;
-    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
-        Attribute which = ranges[i].attribute;
-        double value = node->attr[which];
-        if (op_has_attribute(node->op, which)
-            && !(value >= ranges[i].least && value <= ranges[i].most))
-            return fail(rule, -1, "%s must be %s, got %g", attribute_facts[which].name,
-                        ranges[i].text, value);
-    }
-    return true;
-}
-
-/* Sets the result's shape after checking that its size can be computed with. */
-static bool give(const Rule *rule, Shape shape)
-{
-    int64_t count = 1;
-    for (int i = 0; i < shape.rank; i++) {
-        if (shape.dims[i] < 1)
-            return fail(rule, -1, "the result would be empty: %s", shape_text(rule, shape));
-        if (shape.dims[i] > MAX_DIM || __builtin_mul_overflow(count, shape.dims[i], &count)
-            || count > MAX_COUNT)
-            return fail(rule, -1, "the result would be too large: %s", shape_text(rule, shape));
-    }
-    rule->node->shape = shape;
-    rule->node->type = TYPE_F32;
-    return true;
 }
 
 static Shape vector(int64_t count)
@@ -172,51 +22,6 @@ static Shape rows(int64_t count, int64_t channels)
     return shape_fixed(2, (int64_t[]){count, channels});
 }
 
-/* The operand is an activation of type f32. */
-static bool need_activation(const Rule *rule, int operand)
-{
-    const Node *input = rule->node->inputs[operand];
-    if (!input->shape.batched || input->shape.rank != 3)
-        return fail(rule, operand, "expected an activation, got %s, which is %s",
-                    operand_name(rule, operand),
-                    op_facts[input->op].kind == KIND_LOSS ? "a loss" : "one number for the batch");
-    if (input->type != TYPE_F32)
-        return fail(rule, operand, "expected f32, got %s, which is u8: divide it first, as in "
-                    "image / 255", operand_name(rule, operand));
-    return true;
-}
-
-/* Passes only: the operand has this shape. */
-static bool need_shape(const Rule *rule, int operand, Shape expected)
-{
-    if (shape_equal(rule->node->inputs[operand]->shape, expected))
-        return true;
-    return fail(rule, operand, "operand %d: expected %s, got %s", operand,
-                shape_text(rule, expected),
-                shape_text(rule, rule->node->inputs[operand]->shape));
-}
-
-/* The two operands agree in one dimension (1 H, 2 W, 0 C). */
-static bool need_equal(const Rule *rule, int a, int b, int dimension)
-{
-    static const char *const names[] = {"channels", "heights", "widths"};
-    int64_t left = rule->node->inputs[a]->shape.dims[dimension];
-    int64_t right = rule->node->inputs[b]->shape.dims[dimension];
-    if (left == right)
-        return true;
-    const Loc *spans = rule->arguments;
-    if (!rule->user)
-        return fail(rule, a, "%s differ: %lld, %lld", names[dimension], (long long)left,
-                    (long long)right);
-    error_spans(rule->user, spans[a], &spans[b], 1, "%s: %s differ: %s has %c=%lld, %s has %c=%lld",
-                op_facts[rule->node->op].name, names[dimension], operand_name(rule, a),
-                "CHW"[dimension], (long long)left, operand_name(rule, b), "CHW"[dimension],
-                (long long)right);
-    note_origin(rule, a);
-    note_origin(rule, b);
-    return false;
-}
-
 /* ---- contractions ---------------------------------------------------------------------------- */
 
 /* Passes: the weight and bias that follow x. infer_call: tells the weight's shape. */
@@ -225,7 +30,8 @@ static bool check_weight(const Rule *rule, Shape weight, int64_t channels)
     int64_t count = 1;
     for (int i = 0; i < weight.rank; i++)
         if (__builtin_mul_overflow(count, weight.dims[i], &count) || count > MAX_COUNT)
-            return fail(rule, -1, "the weight would be too large: %s", shape_text(rule, weight));
+            return rule_fail(rule, -1, "the weight would be too large: %s",
+                             shape_text(rule, weight));
     if (rule->user) {
         *rule->weight = weight;
         return true;
@@ -247,13 +53,16 @@ static bool give_windows(const Rule *rule, int64_t channels, int64_t dilation)
     const Node *node = rule->node;
     int64_t h = node->inputs[0]->shape.dims[1], w = node->inputs[0]->shape.dims[2];
     int64_t p = window_count(node, h, dilation), q = window_count(node, w, dilation);
-    if (!p || !q)
-        return fail(rule, 0, "kernel %lld%s does not fit into %s with %c=%lld and padding %lld",
-                    (long long)attribute(node, ATTR_KERNEL),
-                    dilation > 1 ? arena_printf(rule->user ? rule->user->arena : rule->graph->arena,
-                                                " (dilation %lld)", (long long)dilation) : "",
-                    operand_name(rule, 0), p ? 'W' : 'H', (long long)(p ? w : h),
-                    (long long)attribute(node, ATTR_PADDING));
+    if (!p || !q) {
+        Arena *arena = rule->user ? rule->user->arena : rule->graph->arena;
+        const char *dilated =
+            dilation > 1 ? arena_printf(arena, " (dilation %lld)", (long long)dilation) : "";
+        return rule_fail(rule, 0,
+                         "kernel %lld%s does not fit into %s with %c=%lld and padding %lld",
+                         (long long)attribute(node, ATTR_KERNEL), dilated, operand_text(rule, 0),
+                         p ? 'W' : 'H', (long long)(p ? w : h),
+                         (long long)attribute(node, ATTR_PADDING));
+    }
     return give(rule, shape_sample(channels, p, q));
 }
 
@@ -263,11 +72,11 @@ static bool check_groups(const Rule *rule)
     int64_t c = node->inputs[0]->shape.dims[0], k = attribute(node, ATTR_CHANNELS);
     int64_t groups = attribute(node, ATTR_GROUPS);
     if (c % groups)
-        return fail(rule, 0, "groups=%lld does not divide the channels of %s, C=%lld",
-                    (long long)groups, operand_name(rule, 0), (long long)c);
+        return rule_fail(rule, 0, "groups=%lld does not divide the channels of %s, C=%lld",
+                         (long long)groups, operand_text(rule, 0), (long long)c);
     if (k % groups)
-        return fail(rule, -1, "groups=%lld does not divide channels=%lld", (long long)groups,
-                    (long long)k);
+        return rule_fail(rule, -1, "groups=%lld does not divide channels=%lld", (long long)groups,
+                         (long long)k);
     return true;
 }
 
@@ -293,8 +102,8 @@ static bool rule_conv_transpose(const Rule *rule)
     int64_t end = attribute(node, ATTR_OUTPUT_PADDING);
     const int64_t *x = node->inputs[0]->shape.dims;
     if (end >= stride && end >= dilation)
-        return fail(rule, -1, "output_padding=%lld must be less than stride or dilation",
-                    (long long)end);
+        return rule_fail(rule, -1, "output_padding=%lld must be less than stride or dilation",
+                         (long long)end);
     Shape weight =
         shape_fixed(4, (int64_t[]){x[0], k / attribute(node, ATTR_GROUPS), kernel, kernel});
     int64_t more = dilation * (kernel - 1) + end + 1 - 2 * attribute(node, ATTR_PADDING);
@@ -317,9 +126,9 @@ static bool rule_given(const Rule *rule, bool batched, int rank)
 {
     const Shape shape = rule->node->shape;
     if (shape.rank == 0)
-        return fail(rule, -1, "the caller must give the shape");
+        return rule_fail(rule, -1, "the caller must give the shape");
     if (shape.batched != batched || shape.rank != rank)
-        return fail(rule, -1, "the caller gave the shape %s", shape_text(rule, shape));
+        return rule_fail(rule, -1, "the caller gave the shape %s", shape_text(rule, shape));
     return need_activation(rule, 0) && give(rule, shape);
 }
 
@@ -424,13 +233,13 @@ static bool rule_broadcast(const Rule *rule)
     if (shape_equal(a->shape, b->shape))
         return give(rule, a->shape);
     if (a->shape.rank != 3 || b->shape.rank != 3)
-        return fail(rule, 1, "shapes %s and %s", shape_text(rule, a->shape),
-                    shape_text(rule, b->shape));
+        return rule_fail(rule, 1, "shapes %s and %s", shape_text(rule, a->shape),
+                         shape_text(rule, b->shape));
     for (int i = 0; i < 2 && rule->user; i++) {
         const Node *one = rule->node->inputs[i], *other = rule->node->inputs[1 - i];
         if (is_scalar(one->shape) && one->op != OP_CONSTANT && !is_scalar(other->shape))
-            return fail(rule, i, "%s is one number for the batch and goes with numbers and "
-                        "losses only", operand_name(rule, i));
+            return rule_fail(rule, i, "%s is one number for the batch and goes with numbers and "
+                             "losses only", operand_text(rule, i));
     }
     const int64_t *x = a->shape.dims, *y = b->shape.dims;
     Shape shape = a->shape;
@@ -479,8 +288,8 @@ static bool need_class_numbers(const Rule *rule, int operand)
     if (!t->shape.batched || t->shape.rank != 3)
         return need_activation(rule, operand);
     return t->shape.dims[0] == 1
-        || fail(rule, operand, "expected class numbers, [1,H,W], got %s with C=%lld",
-                operand_name(rule, operand), (long long)t->shape.dims[0]);
+        || rule_fail(rule, operand, "expected class numbers, [1,H,W], got %s with C=%lld",
+                     operand_text(rule, operand), (long long)t->shape.dims[0]);
 }
 
 static bool rule_one_hot(const Rule *rule)
@@ -504,14 +313,14 @@ static bool rule_classes(const Rule *rule, Shape result)
     if (!need_activation(rule, 0) || !need_class_numbers(rule, 1))
         return false;
     if (p->shape.dims[0] < 2)
-        return fail(rule, 0, "%s has C=1: of one class against the background the loss is "
-                    "binary_cross_entropy", operand_name(rule, 0));
+        return rule_fail(rule, 0, "%s has C=1: of one class against the background the loss is "
+                         "binary_cross_entropy", operand_text(rule, 0));
     if (p->shape.dims[0] > MOST_CLASSES)
-        return fail(rule, 0, "%s has C=%lld; a mask of bytes holds %d classes at most",
-                    operand_name(rule, 0), (long long)p->shape.dims[0], MOST_CLASSES);
+        return rule_fail(rule, 0, "%s has C=%lld; a mask of bytes holds %d classes at most",
+                         operand_text(rule, 0), (long long)p->shape.dims[0], MOST_CLASSES);
     if (rule->node->op == OP_DICE && rule->node->attr[ATTR_THRESHOLD] != 0.5)
-        return fail(rule, -1, "threshold=%g is for one class; of several the largest counts",
-                    rule->node->attr[ATTR_THRESHOLD]);
+        return rule_fail(rule, -1, "threshold=%g is for one class; of several the largest counts",
+                         rule->node->attr[ATTR_THRESHOLD]);
     return need_equal(rule, 0, 1, 1) && need_equal(rule, 0, 1, 2) && give(rule, result);
 }
 
@@ -524,7 +333,7 @@ static bool rule_sum(const Rule *rule)
     int64_t axes = attribute(rule->node, ATTR_AXES);
     Shape shape = rule->node->inputs[0]->shape;
     if (shape.rank != 3 || axes < 1 || axes > AXIS_ALL)
-        return fail(rule, -1, "axes=%lld of %s", (long long)axes, shape_text(rule, shape));
+        return rule_fail(rule, -1, "axes=%lld of %s", (long long)axes, shape_text(rule, shape));
     if (axes == (AXIS_BATCH | AXIS_PIXELS))
         return give(rule, vector(shape.dims[0]));
     if (axes & AXIS_BATCH)
@@ -542,8 +351,8 @@ static bool rule_pool(const Rule *rule)
     if (!need_activation(rule, 0))
         return false;
     if (2 * attribute(node, ATTR_PADDING) > attribute(node, ATTR_KERNEL))
-        return fail(rule, -1, "padding=%g is more than half of kernel=%g",
-                    node->attr[ATTR_PADDING], node->attr[ATTR_KERNEL]);
+        return rule_fail(rule, -1, "padding=%g is more than half of kernel=%g",
+                         node->attr[ATTR_PADDING], node->attr[ATTR_KERNEL]);
     return give_windows(rule, node->inputs[0]->shape.dims[0], 1);
 }
 
@@ -588,8 +397,8 @@ static bool rule_slice(const Rule *rule)
     const int64_t *x = node->inputs[0]->shape.dims;
     int64_t from = attribute(node, ATTR_FROM), channels = attribute(node, ATTR_CHANNELS);
     if (from < 0 || from + channels > x[0])
-        return fail(rule, -1, "channels %lld..%lld of C=%lld", (long long)from,
-                    (long long)(from + channels), (long long)x[0]);
+        return rule_fail(rule, -1, "channels %lld..%lld of C=%lld", (long long)from,
+                         (long long)(from + channels), (long long)x[0]);
     return give(rule, shape_sample(channels, x[1], x[2]));
 }
 
@@ -608,7 +417,7 @@ static bool rule_pad_crop(const Rule *rule)
     const int64_t *x = node->inputs[0]->shape.dims;
     if (node->n_inputs == 1)
         return node->shape.rank == 3 ? give(rule, node->shape)
-                                     : fail(rule, -1, "the caller must give the shape");
+                                     : rule_fail(rule, -1, "the caller must give the shape");
     Shape like = node->inputs[1]->shape;
     if (like.rank != 3 || !like.batched)
         return need_activation(rule, 1);
@@ -632,7 +441,7 @@ static bool apply(const Rule *rule)
     Shape x = node->n_inputs ? node->inputs[0]->shape : (Shape){0};
     switch (node->op) {
     case OP_INPUT: case OP_TARGET: case OP_PARAMETER: case OP_BUFFER:
-        return node->shape.rank ? true : fail(rule, -1, "a source without a shape");
+        return node->shape.rank ? true : rule_fail(rule, -1, "a source without a shape");
     case OP_CONSTANT:
         return give(rule, shape_fixed(3, one));
     case OP_CONV: return rule_conv(rule);
@@ -656,7 +465,7 @@ static bool apply(const Rule *rule)
     case OP_ADD: case OP_SUB: case OP_MUL: case OP_DIV: return rule_broadcast(rule);
     case OP_EXPAND:
         return node->shape.rank ? give(rule, node->shape)
-                                : fail(rule, -1, "the caller must give the shape");
+                                : rule_fail(rule, -1, "the caller must give the shape");
     case OP_RELU_GRAD: case OP_LEAKY_RELU_GRAD: case OP_SILU_GRAD: case OP_GELU_GRAD:
     case OP_SIGMOID_GRAD: case OP_SOFTMAX_GRAD: case OP_CROSS_ENTROPY_TERMS:
     case OP_CROSS_ENTROPY_TERMS_GRAD: case OP_LOGITS_CROSS_ENTROPY_TERMS:

@@ -134,8 +134,8 @@ static Node *specialise_class_dice_loss(Graph *graph, const Node *loss)
 }
 
 /* For each picture and class, pixels that are both, predicted, true: three results, NAME,
- * NAME.predicted and NAME.true. The class with the largest p is predicted, the first of equals: that
- * is where the gradient of channel_max goes. */
+ * NAME.predicted and NAME.true. The class with the largest p is predicted, the first of equals:
+ * that is where the gradient of channel_max goes. */
 static Node *specialise_class_dice(Graph *graph, const Node *metric)
 {
     Loc loc = metric->loc;

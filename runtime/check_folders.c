@@ -1,10 +1,10 @@
-/* `segrun data check` of images/ and masks/: what is there, which numbers the masks hold, what is odd,
- * what is broken.
+/* `segrun data check` of images/ and masks/: what is there, which numbers the masks hold, what is
+ * odd, what is broken.
  *
  * Every picture and mask is decoded, as training would, on all processors. Broken is what training
  * could not use: a picture without a mask or the other way round, a file that cannot be decoded, a
- * mask in colours or of another size, a listed name that is not there. Odd is everything else worth
- * knowing. Nothing is changed.
+ * mask in colours or of another size, a listed name that is not there. Odd is everything else
+ * worth knowing. Nothing is changed.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -113,7 +113,8 @@ static void add_finding(Check *check, const char *name, int lists)
     bool image = has_name(&check->images, name), mask = has_name(&check->masks, name);
     if (!image || !mask)
         snprintf(finding->problem, sizeof finding->problem, "%.200s: %s%s", name,
-                 image || mask ? "there is no " : "a list names it; there is no picture and no mask",
+                 image || mask ? "there is no "
+                               : "a list names it; there is no picture and no mask",
                  image == mask ? "" : image ? "mask" : "picture");
 }
 

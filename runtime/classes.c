@@ -2,10 +2,10 @@
  * they are ones of the network.
  *
  * A mask holds a class number a pixel, 0 the background; 255 says that a pixel belongs to none
- * ("void", as in PASCAL VOC), and does not count. The names come from classes.txt in the data set's
- * folder, a line a class from 0, or are the numbers. The colours are fixed, so that a class looks the
- * same everywhere: twelve by hand, told apart by people who see no red or green as well, then hues a
- * golden angle apart.
+ * ("void", as in PASCAL VOC), and does not count. The names come from classes.txt in the data
+ * set's folder, a line a class from 0, or are the numbers. The colours are fixed, so that a class
+ * looks the same everywhere: those of Okabe and Ito (2008), which people who see no red or green
+ * tell apart as well, four more, then hues a golden angle apart.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -84,8 +84,8 @@ bool classes_check(const Image *mask, int classes, const char *path, Error *erro
         at++;
     return at == count
         || fail(error, EXIT_USER,
-                "segrun data check counts the numbers; compile with more classes (segc -D classes=N), "
-                "or mark with 255 what belongs to none",
+                "segrun data check counts the numbers; compile with more classes "
+                "(segc -D classes=N), or mark with 255 what belongs to none",
                 "%s: number %d at column %d, row %d; the network's %d classes are 0 to %d", path,
                 mask->pixels[at], (int)(at % (size_t)mask->width),
                 (int)(at / (size_t)mask->width), classes, classes - 1);

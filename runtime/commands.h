@@ -343,7 +343,8 @@ Sheet *sheet_open(const char *title, int n_pictures, int height, int width, int 
 void sheet_add(Sheet *, const char *name, const uint8_t *image, const uint8_t *mask,
                const uint8_t *predicted, double dice);
 /* For a plan's pictures: in their size, with its classes' names. */
-Sheet *sheet_of(const Dataset *, const ProgramTensors *, const char *title, int n_pictures, Error *);
+Sheet *sheet_of(const Dataset *, const ProgramTensors *, const char *title, int n_pictures,
+                Error *);
 bool sheet_write(Sheet *, const char *path, Error *);
 /* As a PNG in memory, to free(); NULL after an error. */
 char *sheet_png(Sheet *, size_t *bytes, int *height, int *width, Error *);

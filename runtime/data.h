@@ -127,7 +127,9 @@ uint64_t dataset_key(const Dataset *, Split);
 const char *split_name(Split);                               /* train valid test */
 /* A sample from its files, at the model's size: what the cache holds, and what it is made by. */
 /* masks: what counts as pet; or as which class, of `classes` where the mask says it. */
-typedef enum { MASK_TRIMAP, MASK_TRIMAP_INSIDE, MASK_TRIMAP_CLASSES, MASK_NOT_ZERO, MASK_CLASSES } MaskRule;
+typedef enum {
+    MASK_TRIMAP, MASK_TRIMAP_INSIDE, MASK_TRIMAP_CLASSES, MASK_NOT_ZERO, MASK_CLASSES
+} MaskRule;
 bool sample_decode(const char *image_path, const char *trimap_path, int width, int height, MaskRule,
                    int classes, uint8_t *image, uint8_t *mask, Error *);
 /* A mask of the general layout at its own size; fails unless it has one value a pixel and is
@@ -256,8 +258,8 @@ typedef struct {
     void *context;
 } SynthOptions;
 enum { SYNTH_CLASSES = 8 };
-/* Writes images/, annotations/trimaps/, trainval.txt and test.txt; of several classes images/, masks/,
- * classes.txt, train.txt, valid.txt and test.txt. Refuses a folder that holds
+/* Writes images/, annotations/trimaps/, trainval.txt and test.txt; of several classes images/,
+ * masks/, classes.txt, train.txt, valid.txt and test.txt. Refuses a folder that holds
  * anything, unless forced, and annotations of other origin always. The same options give the same
  * files. */
 bool data_synth(const char *folder, const SynthOptions *, Error *);

@@ -1,10 +1,10 @@
 /* The general layout of a data set: images/NAME.* and masks/NAME.png, one mask a picture.
  *
- * A pixel of a mask is pet where its value, or its index in a palette, is not 0; of a network
- * with several classes it is the class. Which split a name
- * belongs to stands in train.txt, valid.txt and test.txt beside the folders, a name a line; where
- * there are no such files it follows from the name alone: by its hash one in ten is valid, another
- * one test. So the split stays as it is when pictures are added.
+ * A pixel of a mask is pet where its value, or its index in a palette, is not 0; of a network with
+ * several classes it is the class. Which split a name belongs to stands in train.txt, valid.txt
+ * and test.txt beside the folders, a name a line; where there are no such files it follows from
+ * the name alone: by its hash one in ten is valid, another one test. So the split stays as it is
+ * when pictures are added.
  */
 #include <dirent.h>
 #include <stdlib.h>

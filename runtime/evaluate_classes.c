@@ -1,9 +1,9 @@
 /* Scores of several classes: everything follows from three numbers a class, the pixels that are
  * predicted as it, that are it, and that are both. Pixels without a class (255) are in none.
  *
- * Of a picture the score is the mean over the classes that it or its prediction holds, since a class
- * that is neither says nothing. Over the set a class's pixels of all pictures are counted together,
- * as the mean IoU of published results is.
+ * Of a picture the score is the mean over the classes that it or its prediction holds, since a
+ * class that is neither says nothing. Over the set a class's pixels of all pictures are counted
+ * together, as the mean IoU of published results is.
  */
 #include "commands.h"
 
@@ -74,7 +74,8 @@ void print_class_scores(const Scores *scores, const Dataset *data, FILE *out)
         width = length > width ? length : width;
         pixels += scores->classes[k].truth;
     }
-    fprintf(out, "  %-*s  %6s  %6s  %s\n", width, "class", "Dice", "IoU", "part of the true pixels");
+    fprintf(out, "  %-*s  %6s  %6s  %s\n", width, "class", "Dice", "IoU",
+            "part of the true pixels");
     for (int k = 0; k < scores->n_classes; k++) {
         const ClassCount *count = &scores->classes[k];
         fprintf(out, "  %-*s  ", width, dataset_class(data, k));
@@ -121,10 +122,10 @@ json_t *class_scores_json(const Scores *scores, const Dataset *data)
     json_t *all = json_object();
     for (int k = 0; k < scores->n_classes; k++) {
         const ClassCount *count = &scores->classes[k];
-        json_t *one = json_pack("{s:f, s:f, s:I, s:I, s:I}", "dice",
-                                is_anywhere(count) ? class_dice(count) : 1, "iou", class_iou(count), "both_pixels", (json_int_t)count->both,
-                                "predicted_pixels", (json_int_t)count->predicted, "true_pixels",
-                                (json_int_t)count->truth);
+        json_t *one = json_pack(
+            "{s:f, s:f, s:I, s:I, s:I}", "dice", is_anywhere(count) ? class_dice(count) : 1, "iou",
+            class_iou(count), "both_pixels", (json_int_t)count->both, "predicted_pixels",
+            (json_int_t)count->predicted, "true_pixels", (json_int_t)count->truth);
         json_object_set_new(all, dataset_class(data, k), one);
     }
     return all;

@@ -1,8 +1,9 @@
 /* What `segrun predict` writes of several classes: the mask as a palette PNG of class numbers, the
- * probability of the class that each pixel was given, and the picture tinted in the classes' colours.
+ * probability of the class that each pixel was given, and the picture tinted in the classes'
+ * colours.
  *
- * Each class's probabilities are brought back to the picture's own size, one class after the other,
- * and the largest wins; so memory is that of two maps, however many classes there are.
+ * Each class's probabilities are brought back to the picture's own size, one class after the
+ * other, and the largest wins; so memory is that of two maps, however many classes there are.
  */
 #include "commands.h"
 
@@ -38,7 +39,8 @@ static void tint(uint8_t *rgb, const uint8_t *mask, int width, int height)
             size_t i = (size_t)y * (size_t)width + (size_t)x;
             if (!mask[i])
                 continue;
-            bool edge = (x > 0 && mask[i] != mask[i - 1]) || (x + 1 < width && mask[i] != mask[i + 1])
+            bool edge = (x > 0 && mask[i] != mask[i - 1])
+                     || (x + 1 < width && mask[i] != mask[i + 1])
                      || (y > 0 && mask[i] != mask[i - (size_t)width])
                      || (y + 1 < height && mask[i] != mask[i + (size_t)width]);
             uint32_t colour = class_colour(mask[i]);

@@ -362,7 +362,8 @@ bool say_classes(Progress *progress, Dataset *data, int classes, Error *error)
         length += (size_t)snprintf(line + length, sizeof line - length, "%s%s",
                                    length ? ", " : "", item);
     }
-    progress_say(progress, "       %s%s", line, pixels[VOID_CLASS] ? "; the rest has no class" : "");
+    progress_say(progress, "       %s%s", line,
+                 pixels[VOID_CLASS] ? "; the rest has no class" : "");
     for (int k = 0; k < classes; k++)
         if (pixels[k] == 0)
             fprintf(stderr, "segrun: warning: no pixel of the train split is %s (class %d)\n",

@@ -2,10 +2,10 @@
  * several classes in images/ and masks/.
  *
  * The pictures come from synth_draw.c and synth_shapes.c. Every fourth is listed in test.txt, the
- * others in trainval.txt, which the data set's own rule splits into train and valid: every tenth of
- * them, which in the other layout stands in valid.txt. The lists are written
- * last, so an interrupted run leaves no data set that looks complete; their first line says who
- * drew it, and a folder whose lists begin otherwise is not touched.
+ * others in trainval.txt, which the data set's own rule splits into train and valid: every tenth
+ * of them, which in the other layout stands in valid.txt. The lists are written last, so an
+ * interrupted run leaves no data set that looks complete; their first line says who drew it, and a
+ * folder whose lists begin otherwise is not touched.
  */
 #include <dirent.h>
 #include <pthread.h>

@@ -1,11 +1,11 @@
-/* Draws one picture with shapes of several classes, and its mask of class numbers: what `segrun data
- * synth --classes` makes data sets of.
+/* Draws one picture with shapes of several classes, and its mask of class numbers: what `segrun
+ * data synth --classes` makes data sets of.
  *
- * Two to four shapes lie on striped ground, each turned and sized at random, later ones over earlier
- * ones. A shape's colour leans to its class's, as things have colours they are often seen in, so that a
- * network learns something in the first epochs; the form says the rest. The picture is the mean of
- * 3 x 3 samples a pixel; the mask is of the pixel's centre. Everything is a function of (seed, index,
- * classes, width, height).
+ * Two to four shapes lie on striped ground, each turned and sized at random, later ones over
+ * earlier ones. A shape's colour leans to its class's, as things have colours they are often seen
+ * in, so that a network learns something in the first epochs; the form says the rest. The picture
+ * is the mean of 3 x 3 samples a pixel; the mask is of the pixel's centre. Everything is a
+ * function of (seed, index, classes, width, height).
  */
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Masks of several classes: palette PNGs, names, data sets (with 255 and with trimaps), scores against
- * counting by hand, the largest part of each class. In a folder of its own.
+/* Masks of several classes: palette PNGs, names, data sets (with 255 and with trimaps), scores
+ * against counting by hand, the largest part of each class. In a folder of its own.
  */
 #include <math.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* How a result is computed: the same in all of them, but for rounding. docs/plan.md tells of them. */
+/* How a result is computed: the same in all of them, but for rounding. docs/performance.md tells of them. */
 typedef enum {
     WAY_MODEL,          /* by the cost model */
     WAY_DIRECT, WAY_WINOGRAD, WAY_WINOGRAD_LARGE,

@@ -23,7 +23,7 @@ static void compile_whole(const uint8_t *bytes, size_t size, FILE *messages)
     if (ftruncate(file, 0) != 0 || pwrite(file, bytes, size, 0) != (ssize_t)size)
         return;
     Compilation c = {.arena = arena_open(), .path = path, .messages = messages, .targets = "host",
-                     .precision = "fp32", .winograd = true};
+                     .precision = "fp32"};
     compile(&c);
     arena_close(c.arena);
 }

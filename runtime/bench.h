@@ -42,7 +42,8 @@ typedef struct {
     uint64_t seed;
     int64_t runs;               /* timings; 0: about three seconds a plan, at least five */
     bool profile;
-    /* After every timing; false stops with EXIT_INTERRUPTED. May be NULL. */
+    /* After every timing, and every profiled run of all plans; false stops with EXIT_INTERRUPTED. May
+     * be NULL. */
     bool (*tick)(void *context, int done, int64_t wanted);
     void *context;
     /* the results */

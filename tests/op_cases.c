@@ -106,7 +106,7 @@ const OpRow op_rows[] = {
     {"level", X,
      "a@ = relu(batch_norm(conv(x@, 16, kernel = 3, padding = 1, bias = false)))\n"
      "    b@ = conv_transpose(max_pool(pad(a@, x@), kernel = 2), 16, kernel = 2, stride = 2)\n"
-     "    y@ = conv(concat(a@, pad(b@, a@)), $k, kernel = 3, padding = 1)", ANY, 2, NORM_TOLERANCE},
+     "    y@ = conv(concat(a@, pad(b@, a@)), $k, kernel = 3, padding = 1)", POOL, 2, NORM_TOLERANCE},
     {"cbam", X,
      "a@ = global_avg_pool(x@)\n"
      "    b@ = global_max_pool(x@)\n"

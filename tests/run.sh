@@ -8,7 +8,7 @@
 # Programs and goldens run once more as built with sanitizers (`san/...`), except those that only
 # compute: `# sanitize: no` or `/* sanitize: no` in the source says so. `timeout: SECONDS` there
 # gives a suite more than the usual 120 seconds. Suites in tests/simt/ need a C++ compiler ($CXX, else
-# g++); without one they are skipped.
+# g++); without one they are skipped. They use one processor, so they run beside all others.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 logs=build/test-logs
@@ -19,7 +19,8 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1}
 # fontconfig keeps what it read until the process ends.
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/leaks.txt:print_suppressions=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-total_passed=0 total_failed=0 total_skipped=0
+counts=$logs/counts.txt
+: >"$counts"
 
 # The word behind `KEY: ` in a suite's source.
 source_says() { sed -n "1,30s/.*\b$1: *\([a-z0-9]*\).*/\1/p" "$2" | head -n 1; }
@@ -70,25 +71,38 @@ run_suite() {
         grep -aE '^(FAIL|.*(ERROR|error:|runtime error|Sanitizer))' "$log" | head -n 5 | sed 's/^/    /'
         echo "    see $log"
     fi
-    total_passed=$((total_passed + passed))
-    total_failed=$((total_failed + failed))
-    total_skipped=$((total_skipped + skipped))
+    echo "$passed $failed $skipped" >>"$counts"
 }
 
-patterns=("$@")
-cxx=${CXX:-g++}
-for source in tests/test_*.c tests/*/test_*.c; do
-    [ -e "$source" ] || continue
-    name=${source#tests/} name=${name%.c}
-    if [[ $name == simt/* ]] && ! command -v "${cxx%% *}" >/dev/null 2>&1; then
-        run_suite "${name/test_/}" "$source" \
-            echo "0 passed, 0 failed, 1 skipped: there is no C++ compiler ${cxx%% *}"
-        continue
-    fi
+# run_program SOURCE: tests/[FOLDER/]test_NAME.c, as it is and sanitised.
+run_program() {
+    local source=$1 name=${1#tests/}
+    name=${name%.c}
     run_suite "${name/test_/}" "$source" "build/tests/$name"
     if [ -d build-san ] && [ "$(source_says sanitize "$source")" != no ]; then
         run_suite "san/${name/test_/}" "$source" "build-san/tests/$name"
     fi
+}
+
+run_emulator() {
+    local source name cxx=${CXX:-g++}
+    for source in tests/simt/test_*.c; do
+        if command -v "${cxx%% *}" >/dev/null 2>&1; then
+            run_program "$source"
+        else
+            name=${source#tests/} name=${name%.c}
+            run_suite "${name/test_/}" "$source" \
+                echo "0 passed, 0 failed, 1 skipped: there is no C++ compiler ${cxx%% *}"
+        fi
+    done
+}
+
+patterns=("$@")
+run_emulator &
+emulator=$!
+trap 'kill $emulator 2>/dev/null' EXIT
+for source in tests/test_*.c tests/*/test_*.c; do
+    [[ $source == tests/simt/* ]] || run_program "$source"
 done
 run_suite golden tests/golden/run.sh tests/golden/run.sh
 [ -d build-san ] && SEGC=$PWD/build-san/segc run_suite san/golden tests/golden/run.sh tests/golden/run.sh
@@ -102,9 +116,11 @@ for source in tests/test_*.sh tests/cli/[a-z]*.sh; do
     fi
 done
 
-if [ $total_skipped -gt 0 ]; then
-    echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+wait $emulator
+read -r passed failed skipped < <(awk '{p += $1; f += $2; s += $3} END {print p + 0, f + 0, s + 0}' "$counts")
+if [ "$skipped" -gt 0 ]; then
+    echo "$passed passed, $failed failed, $skipped skipped"
 else
-    echo "$total_passed passed, $total_failed failed"
+    echo "$passed passed, $failed failed"
 fi
-[ $total_failed = 0 ]
+[ "$failed" = 0 ]

@@ -16,6 +16,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "isolate.h"
 #include "weights.h"
@@ -67,7 +68,7 @@ static bool is_reserved(const char *name)
         "delete do double else enum explicit export extern false float for friend goto if inline int long "
         "mutable namespace new operator private protected public register restrict return short "
         "signed sizeof static struct switch template this throw true try typedef typename union "
-        "unsigned using virtual void volatile while ";
+        "unsigned using virtual void volatile while run memcpy memset NAN INFINITY NULL ";
     const char *at = strstr(words, name);
     size_t length = strlen(name);
     while (at && (at[-1] != ' ' || at[length] != ' '))
@@ -83,7 +84,7 @@ static void name_parameters(Export *e)
         const char *name = changed(e->arena, program->tensors[i].name, unchanged);
         bool taken = is_reserved(name);
         for (int k = 0; k < i; k++)
-            taken |= strcmp(e->parameters[k], name) == 0;
+            taken |= strcasecmp(e->parameters[k], name) == 0; /* capitals in the header */
         e->parameters[i] = taken ? arena_printf(e->arena, "%s_%d", name, i) : name;
     }
 }

@@ -324,6 +324,8 @@ static int read_options(Command *command, int argc, char **argv)
         return usage("%s needs the weights: -m FILE", command->export ? "--export" : "--export-c");
     if (command->weights && !command->export && !command->export_c)
         return usage("-m goes with --export and --export-c");
+    if (command->check && (command->export || command->export_c))
+        return usage("--check writes nothing: leave out %s", command->export ? "--export" : "--export-c");
     command->c.path = argv[optind];
     return EXIT_FINE;
 }

@@ -38,10 +38,9 @@ static const char *const host_targets[] = { "host", "host-bf16" };
 /* The next word of a line, to *at; at the line's end an empty one. */
 static Loc next_word(const SourceFile *file, uint32_t *at, uint32_t end)
 {
-    while (*at < end && strchr(" \t", file->text[*at]))
-        ++*at;
+    *at += (uint32_t)strspn(file->text + *at, " \t");
     Loc word = { file, *at, *at };
-    while (word.end < end && !strchr(" \t", file->text[word.end]))
+    while (word.end < end && file->text[word.end] != ' ' && file->text[word.end] != '\t')
         word.end++;
     *at = word.end;
     return word;
@@ -105,6 +104,11 @@ bool tuned_read(Compilation *c)
         return false;
     tuned->lines = arena_alloc(c->arena, MOST_LINES * sizeof *tuned->lines);
     const uint32_t length = (uint32_t)tuned->file.length;
+    const char *zero = memchr(tuned->file.text, 0, length);
+    if (zero) {
+        const uint32_t at = (uint32_t)(zero - tuned->file.text);
+        return error_at(c, (Loc){ &tuned->file, at, at + 1 }, "a zero byte: this is no text"), false;
+    }
     for (uint32_t at = 0, end; at < length; at = end + 1) {
         end = at + (uint32_t)strcspn(tuned->file.text + at, "\n");
         if (tuned->n_lines == MOST_LINES) {

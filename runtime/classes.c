@@ -50,6 +50,17 @@ static bool add_names(const char *path, char *text, size_t size, NameList *names
         if (!length || length > 60 || memchr(line, '\0', length))
             return fail(error, EXIT_USER, "line 1 names class 0, line 2 class 1, and so on",
                         "%s:%d: a class has a name of 1 to 60 bytes", path, names->count + 1);
+        for (size_t i = 0, n; i < length; i += n) {
+            n = utf8_character(line + i, length - i);
+            if (!n || (unsigned char)line[i] < ' ' || line[i] == 127)
+                return fail(error, EXIT_USER, "save the file as UTF-8",
+                            "%s:%d: a byte that is no part of a name", path, names->count + 1);
+        }
+        for (int k = 0; k < names->count; k++)
+            if (strlen(names->names[k]) == length && memcmp(names->names[k], line, length) == 0)
+                return fail(error, EXIT_USER, "each class has a name of its own",
+                            "%s:%d: '%.*s' is the name of class %d too", path, names->count + 1,
+                            (int)length, line, k);
         if (names->count == MOST_CLASSES)
             return fail(error, EXIT_USER, "", "%s: more than %d classes", path, MOST_CLASSES);
         if (!list_add(names, line, length))

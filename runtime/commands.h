@@ -427,6 +427,7 @@ void score_classes(const ClassCount *, int classes, double *dice, double *iou);
 double class_dice(const ClassCount *);   /* NAN where the class is nowhere */
 /* A table of the classes; a line for --csv; {"background": {"dice": ...}, ...}. */
 void print_class_scores(const Scores *, const Dataset *, FILE *);
+void write_csv_cell(const char *text, FILE *out);     /* quoted where it must be */
 void write_class_line(const Evaluation *, const PictureScore *, FILE *);   /* NULL: the head */
 json_t *class_scores_json(const Scores *, const Dataset *);
 

@@ -22,11 +22,12 @@ static bool write_csv(const char *path, const Evaluation *evaluation, Error *err
         const PictureScore *score = &evaluation->scores[i];
         if (several)
             write_class_line(evaluation, score, out);
-        else
-            fprintf(out, "%s,%.6f,%.6f,%lld,%lld,%lld,%s\n",
-                    dataset_name(evaluation->data, evaluation->split, score->index), score->dice,
-                    score->iou, (long long)score->intersection, (long long)score->predicted,
+        else {
+            write_csv_cell(dataset_name(evaluation->data, evaluation->split, score->index), out);
+            fprintf(out, ",%.6f,%.6f,%lld,%lld,%lld,%s\n", score->dice, score->iou,
+                    (long long)score->intersection, (long long)score->predicted,
                     (long long)score->truth, evaluation->options->tta);
+        }
     }
     bool written = fclose(out) == 0 && file_write(path, text, size, error);
     free(text);

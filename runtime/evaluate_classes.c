@@ -87,15 +87,13 @@ void print_class_scores(const Scores *scores, const Dataset *data, FILE *out)
     }
 }
 
-/* As a cell of CSV. */
-static void put_cell(const char *text, FILE *out)
+void write_csv_cell(const char *text, FILE *out)
 {
     bool quoted = strpbrk(text, ",\"") != NULL;
-    fputs(quoted ? ",\"" : ",", out);
+    fputs(quoted ? "\"" : "", out);
     for (; *text; text++)
         fputs(*text == '"' ? "\"\"" : (char[]){ *text, '\0' }, out);
-    if (quoted)
-        fputc('"', out);
+    fputs(quoted ? "\"" : "", out);
 }
 
 void write_class_line(const Evaluation *evaluation, const PictureScore *score, FILE *out)
@@ -103,13 +101,15 @@ void write_class_line(const Evaluation *evaluation, const PictureScore *score, F
     const int classes = evaluation->total.n_classes;
     if (!score) {
         fputs("name,dice,iou", out);
-        for (int k = 0; k < classes; k++)
-            put_cell(dataset_class(evaluation->data, k), out);
+        for (int k = 0; k < classes; k++) {
+            fputc(',', out);
+            write_csv_cell(dataset_class(evaluation->data, k), out);
+        }
         fputs(",tta\n", out);
         return;
     }
-    fprintf(out, "%s,%.6f,%.6f", dataset_name(evaluation->data, evaluation->split, score->index),
-            score->dice, score->iou);
+    write_csv_cell(dataset_name(evaluation->data, evaluation->split, score->index), out);
+    fprintf(out, ",%.6f,%.6f", score->dice, score->iou);
     for (int k = 0; k < classes; k++) {
         double dice = evaluation->class_dice[(int64_t)score->index * classes + k];
         fprintf(out, isnan(dice) ? "," : ",%.6f", dice);

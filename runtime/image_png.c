@@ -100,6 +100,9 @@ static bool decode(Job *job, bool classes)
     png_read_info(job->png, job->info);
     int64_t width = png_get_image_width(job->png, job->info);
     int64_t height = png_get_image_height(job->png, job->info);
+    if (classes && png_get_bit_depth(job->png, job->info) == 16)
+        return fail(job->error, EXIT_USER, "save it with 8 bits: a value a pixel, from 0 to 255",
+                    "%s: a mask with 16 bits a value", job->path);
     set_transforms(job, classes);
     int channels = png_get_channels(job->png, job->info);
     if (channels != 1 && channels != 3)

@@ -158,7 +158,7 @@ static const Option report_options[] = {
     TEXT('o', "output", "FILE", "report.html", output, "the page"),
     TEXT(0, "data", "FOLDER", NULL, data, "score the network on this data set"),
     TEXT(0, "plan", "PLAN", NULL, plan,
-         "the network's plan; default, with --data: NAME.plan here, in RUN or beside it, made from "
+         "the network's plan; default, with --data: NAME.plan in the current folder, made from "
          "the run's text"),
     TEXT('m', "weights", "FILE", NULL, weights, "what is scored (default: the best checkpoint of RUN)"),
     CHOICE(0, "split", "both|train|valid|test", "both", split, "what is scored; both: valid and test"),

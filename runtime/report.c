@@ -4,7 +4,7 @@
  *
  * A section whose file is not there is left out; what is there and cannot be read is an error, and
  * no page is written. A plan is run, so its name is never taken from what a run's files say: it
- * is given, or lies under the model's name here or beside the run, made from the run's own text.
+ * is given, or lies under the model's name in the current folder, made from the run's own text.
  */
 #include "report_page.h"
 
@@ -31,19 +31,14 @@ static bool made_from(const char *path, const char *text)
     return same;
 }
 
-/* Here, in the run's folder, beside it. */
+/* In the current folder only: who sent a run could have put a plan of his own into it. */
 static bool find_plan(ReportCommand *command)
 {
-    static const char *const forms[] = { "%.0s%s.plan", "%s/%s.plan", "%s/../%s.plan" };
-    for (int i = 0; i < 3; i++) {
-        char path[4096];
-        int length = snprintf(path, sizeof path, forms[i], command->run.folder,
-                              command->run.model);
-        if (length >= (int)sizeof path || !made_from(path, command->run.text))
-            continue;
-        memcpy(command->plan_path, path, sizeof path);
+    char *path = command->plan_path;
+    int length = snprintf(path, sizeof command->plan_path, "%s.plan", command->run.model);
+    if (length < (int)sizeof command->plan_path && made_from(path, command->run.text))
         return true;
-    }
+    *path = 0;
     return false;
 }
 
@@ -57,8 +52,8 @@ static bool choose_plan(ReportCommand *command, Error *error)
             return fail(error, EXIT_USER, "", "%.200s...: the name is too long", options->plan);
     } else if (options->data && !find_plan(command)) {
         return fail(error, EXIT_USER, "name the plan with --plan",
-                    "to score the run its plan is needed: no %s.plan of its text here, in %s or "
-                    "beside it", run->model, run->folder);
+                    "to score the run its plan is needed: no %s.plan of its text in the "
+                    "current folder", run->model);
     }
     command->operands[0] = command->plan_path;
     command->options.operands = command->operands;

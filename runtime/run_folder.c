@@ -96,7 +96,11 @@ static bool parse_row(const char *line, double numbers[LOG_NUMBERS])
             return false;
         line = end + 1;
     }
-    return numbers[0] >= 1 && numbers[0] <= 1e9 && numbers[0] == floor(numbers[0]);
+    const double train_dice = numbers[2], valid_dice = numbers[4], seconds = numbers[6];
+    return numbers[0] >= 1 && numbers[0] <= 1e9 && numbers[0] == floor(numbers[0])
+        && train_dice >= 0 && train_dice <= 1
+        && valid_dice >= 0 && valid_dice <= 1 && seconds >= 0 && isfinite(seconds)
+        && isfinite(numbers[7]) && isfinite(numbers[8]);
 }
 
 /* In the order of log_write; its first line names the columns. */
@@ -129,6 +133,11 @@ static bool parse_log(RunFolder *run, char *text, Error *error)
 static char *read_text(const char *path, Error *error)
 {
     size_t size;
+    struct stat facts;
+    if (stat(path, &facts) == 0 && !S_ISREG(facts.st_mode)) {   /* a pipe would be waited for */
+        fail(error, EXIT_USER, "", "cannot read %s: it is no regular file", path);
+        return NULL;
+    }
     char *text = file_read(path, &size, error);
     for (size_t i = 0; text && i < size; i++)
         if (!text[i])

@@ -93,4 +93,10 @@ cp again/images/drawn_0001.jpg again/masks/drawn_0001.png
 fails 1 "data check: broken files" "$segrun" data check again -q
 says "a picture without a mask" 'drawn_0000: there is no mask'
 says "a mask in colours" 'drawn_0001.png: a colour picture'
+printf 'background\ncross\ncross\n' >again/classes.txt
+fails 1 "a name twice" "$segrun" data check again -q
+says "says whose" "classes.txt:3: 'cross' is the name of class 1 too"
+printf 'background\ndis\351c\n' >again/classes.txt
+fails 1 "a name in Latin-1" "$segrun" data check again -q
+says "says where" 'classes.txt:2: a byte that is no part of a name'
 finish

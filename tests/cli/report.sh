@@ -99,5 +99,9 @@ mkfifo run/fifo.last.safetensors
 rm run/recipe.json
 mkdir run/recipe.json
 fails 1 "a recipe that is a folder" "$segrun" report run -o bad.html
+rmdir run/recipe.json
+rm -f run/command.txt
+mkfifo run/command.txt
+fails 1 "a pipe is not waited for" "$segrun" report run -o bad.html
 check "none of these left a page" test ! -e bad.html
 finish

@@ -48,6 +48,9 @@ says "each is told" 'bad.tuned:3:1: error: expected a program'
 head -c 3000 "$segrun" >bad.tuned
 fails 1 "a file of something else" "$segc" tiny.seg --tuned bad.tuned -o x.plan
 yes "train host direct $layer" | head -n 5000 >bad.tuned
+printf '\0\0train host direct x\n' >zero.tuned
+fails 1 "zero bytes" "$segc" tiny.seg --tuned zero.tuned -o x.plan
+says "says so" 'zero.tuned:1:1: error: a zero byte'
 fails 1 "too many lines" "$segc" tiny.seg --tuned bad.tuned -o x.plan
 says "a layer twice" 'this layer has a way already'
 fails 3 "no file" "$segc" tiny.seg --tuned none.tuned -o x.plan

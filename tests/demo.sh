@@ -22,5 +22,5 @@ run build/segrun eval demo/unet.plan -m demo/saved_models/unet.best.safetensors 
     --plot y -o demo/predictions.png
 cp demo/saved_models/loss.png demo/loss.png
 say "5. One page of it all: curves, scores, best and worst pictures, kernel times"
-run build/segrun report demo/saved_models --data demo/pets -o demo/report.html
+run build/segrun report demo/saved_models --data demo/pets --plan demo/unet.plan -o demo/report.html
 say "Done in $((SECONDS - started)) s. Look at demo/report.html, demo/predictions.png, demo/loss.png."
